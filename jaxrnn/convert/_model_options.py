@@ -1,12 +1,13 @@
 """Options of published models that change results, but no weight shows.
 
-A layer of `jaxrnn.nnx` lacks most of them, so it equals the layer of a model only if
-the options have the values of `_MODELS`. A model without a row may have others.
+A layer of `jaxrnn.nnx` equals the layer of a model only if its fields agree with these
+options, and if the options that it lacks have the values of `_MODELS`. A model without
+a row may have others.
 """
 
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from .._base.errors import Verbatim, expect
@@ -19,67 +20,134 @@ class _Model:
     """What the weights of a model do not show.
 
     Attributes:
-        options: The options of its config, each with the values that have the effect of
-            the layer.
+        options: The options of its config that the layer lacks, each with the values
+            that have the effect of the layer.
         fields: The fields of the layer, each with the option that has its value, or
-            with the value if the model has no such option.
+            with a function from the config to the value.
     """
 
     options: Mapping[str, tuple[object, ...]]
-    fields: Mapping[str, str | float] = dataclasses.field(default_factory=dict)
+    fields: Mapping[str, str | Callable[[Any], object]]
+
+
+def _limits(low: float, high: Any) -> tuple[float, float] | None:
+    """The limits of time steps; None for no limits, as in `Mamba2`."""
+    # `transformers` writes infinity as a dict into config.json.
+    high = math.inf if isinstance(high, Mapping) else high
+    return None if (low, high) == (0, math.inf) else (low, high)
+
+
+def _time_step_limit(config: Any) -> tuple[float, float] | None:
+    return _limits(*_option(config, "time_step_limit"))
+
+
+def _time_step_min(config: Any) -> tuple[float, float] | None:
+    return _limits(_option(config, "time_step_min"), math.inf)
+
+
+def _norm_of_falcon_h1(config: Any) -> str | None:
+    if not _option(config, "mamba_rms_norm"):
+        return None
+    is_first = _option(config, "mamba_norm_before_gate")
+    return "before_gate" if is_first else "after_gate"
+
+
+def _lower_bound_of_ling(config: Any) -> float | None:
+    is_bounded = _option(config, "kda_safe_gate")
+    return _option(config, "kda_lower_bound") if is_bounded else None
 
 
 _SILU = {"hidden_act": ("silu", "swish")}
-# `transformers` writes infinity as a dict into config.json.
-_INFINITY = {"__float__": "Infinity"}
-_NO_LIMIT = {"time_step_limit": ([0.0, math.inf], [0.0, _INFINITY])}
-_NO_LEAST = {"time_step_min": (0.0,)}
 _NO_FACTORS = {"ssm_in_multiplier": (1.0,), "ssm_multipliers": ([1.0] * 5,)}
-_OF_BAMBA = {"norm_epsilon": "rms_norm_eps", "key_size": "mamba_d_state"}
+_EPSILON = {"norm_epsilon": "rms_norm_eps"}
+_OF_QWEN = _EPSILON | {"key_size": "linear_key_head_dim"}
+_OF_BAMBA = _EPSILON | {"key_size": "mamba_d_state"}
+_OF_BAMBA |= {"time_step_limit": _time_step_limit}
 
 # For each layer, the models with its weights by their `model_type` in `transformers`.
 _MODELS = {
     "GatedDeltaNet": {
-        "qwen3_next": _Model(
-            _SILU, {"norm_epsilon": "rms_norm_eps", "key_size": "linear_key_head_dim"}
+        "qwen3_next": _Model(_SILU, _OF_QWEN),
+        "qwen3_5_text": _Model(_SILU, _OF_QWEN),
+        "qwen3_5_moe_text": _Model(_SILU, _OF_QWEN),
+        "olmo_hybrid": _Model(
+            _SILU,
+            {
+                "norm_epsilon": lambda config: 1e-5,
+                "key_size": "linear_key_head_dim",
+                "allow_neg_eigval": "linear_allow_neg_eigval",
+            },
         ),
     },
     "KimiDeltaAttention": {
-        "kimi_linear": _Model(_SILU, {"norm_epsilon": "rms_norm_eps"}),
+        "kimi_linear": _Model(
+            _SILU, _EPSILON | {"gate_lower_bound": lambda config: None}
+        ),
+        "glm5_next_text": _Model(
+            _SILU,
+            _EPSILON | {"gate_lower_bound": "linear_lower_bound"},
+        ),
+        "bailing_hybrid": _Model(
+            _SILU,
+            _EPSILON | {"gate_lower_bound": _lower_bound_of_ling},
+        ),
     },
     "Mamba": {
-        "mamba": _Model(_SILU),
-        "falcon_mamba": _Model(_SILU | {"mixer_rms_eps": (None,)}),
+        "mamba": _Model(_SILU, {"norm_epsilon": lambda config: None}),
+        "falcon_mamba": _Model(_SILU, {"norm_epsilon": "mixer_rms_eps"}),
+        "jamba": _Model(_SILU, _EPSILON),
     },
     "Mamba2": {
         "mamba2": _Model(
-            _SILU | _NO_LIMIT,
-            {"norm_epsilon": "layer_norm_epsilon", "key_size": "state_size"},
+            _SILU,
+            {
+                "norm_epsilon": "layer_norm_epsilon",
+                "key_size": "state_size",
+                "time_step_limit": _time_step_limit,
+            },
         ),
-        "bamba": _Model(_SILU | _NO_LIMIT, _OF_BAMBA),
-        "granitemoehybrid": _Model(_SILU | _NO_LIMIT, _OF_BAMBA),
+        "bamba": _Model(_SILU, _OF_BAMBA),
+        "granitemoehybrid": _Model(_SILU, _OF_BAMBA),
         "falcon_h1": _Model(
-            {"mamba_norm_before_gate": (False,), **_SILU, **_NO_LIMIT, **_NO_FACTORS},
-            _OF_BAMBA,
+            _SILU | _NO_FACTORS, _OF_BAMBA | {"norm": _norm_of_falcon_h1}
         ),
         "nemotron_h": _Model(
-            {"mamba_hidden_act": _SILU["hidden_act"]} | _NO_LEAST,
-            {"norm_epsilon": "layer_norm_epsilon", "key_size": "ssm_state_size"},
+            {"mamba_hidden_act": _SILU["hidden_act"]},
+            {
+                "norm_epsilon": "layer_norm_epsilon",
+                "key_size": "ssm_state_size",
+                "time_step_limit": _time_step_min,
+            },
         ),
         "zamba2": _Model(
-            _NO_LEAST, {"norm_epsilon": 1e-5, "key_size": "mamba_d_state"}
+            {},
+            {
+                "norm_epsilon": lambda config: 1e-5,
+                "key_size": "mamba_d_state",
+                "time_step_limit": _time_step_min,
+            },
         ),
     },
 }
 
 
-def check_config(layer: object, config: object) -> None:
-    """Raises ValueError unless the layer equals that of the model with this config.
+# Several models have weights of the same names for these layers.
+_CONFIG_REQUIRED = ("Mamba", "Mamba2")
+
+
+def check_config(layer: object, config: object) -> str | None:
+    """Checks that the layer equals that of the model with this config.
 
     Args:
         layer: A layer of `jaxrnn.nnx`.
-        config: A config of `transformers`, or a mapping with its options; None if only
-            one model has the layer's weights.
+        config: A config of `transformers`, or a mapping with its options; None if the
+            weights show the model.
+
+    Returns:
+        The `model_type` of the config, if there is one.
+
+    Raises:
+        ValueError: If an option of the config has another effect than the layer.
     """
     kind = type(layer).__name__
     models = _MODELS.get(kind, {})
@@ -87,8 +155,8 @@ def check_config(layer: object, config: object) -> None:
         must = f"be the config of the model, because {len(models)} models have weights "
         must += f"of these names, and options that `{kind}` lacks"
         fix = "Pass `model.config`, or a dict such as that of the file config.json."
-        expect(len(models) < 2, "config", must, config, fix)
-        return
+        expect(kind not in _CONFIG_REQUIRED, "config", must, config, fix)
+        return None
     expect(models, "config", f"be omitted for `{kind}`", config)
     name = _option(config, "model_type")
     must = f"be {' or '.join(models)}, which has the weights of `{kind}`"
@@ -98,10 +166,12 @@ def check_config(layer: object, config: object) -> None:
         must = f"be {values[0]}, because `{kind}` lacks this option"
         expect(got in values, f"config.{option}", must, got)
     for field, source in models[name].fields.items():
-        want = _option(config, source) if isinstance(source, str) else source
+        is_option = isinstance(source, str)
+        want = _option(config, source) if is_option else source(config)
         must = f"be {want}, as in the model {name}"
         got = getattr(layer, field)
         expect(got == want, f"layer.{field}", must, got)
+    return name
 
 
 def _option(config: Any, name: str) -> Any:

@@ -1,7 +1,8 @@
 """Weights of the layers of `transformers` and of RWKV-7, for layers of `jaxrnn.nnx`."""
 
 import functools
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -18,6 +19,11 @@ from ._weights import Weights, as_mapping, as_prefix, as_weight, check_names, li
 
 LayerT = TypeVar("LayerT")
 
+Published: TypeAlias = Callable[..., Params]
+"""The function from a layer's parameters to published weights."""
+Forms: TypeAlias = dict[str | None, Published]
+"""By the name of a model."""
+
 
 def from_transformers(
     state_dict: Weights, layer: LayerT, *, at: str = "", config: object = None
@@ -26,15 +32,14 @@ def from_transformers(
 
     The layers of `jaxrnn.nnx`, and the modules whose weights they have:
 
-    * `GatedDeltaNet`: `Qwen3NextGatedDeltaNet`.
-    * `KimiDeltaAttention`: `KimiLinearDeltaAttention`.
-    * `Mamba`: `MambaMixer`.
-    * `Mamba2`: `Mamba2Mixer`, `BambaMixer`, `GraniteMoeHybridMambaLayer`.
+    * `GatedDeltaNet`: `Qwen3NextGatedDeltaNet`, `Qwen3_5GatedDeltaNet`,
+      `OlmoHybridGatedDeltaNet`.
+    * `KimiDeltaAttention`: `KimiLinearDeltaAttention`, `Glm5NextTextLinearAttention`,
+      `BailingHybridDeltaAttention`.
+    * `Mamba`: `MambaMixer`, `FalconMambaMixer`, `JambaMambaMixer`.
+    * `Mamba2`: `Mamba2Mixer`, `BambaMixer`, `GraniteMoeHybridMambaLayer`,
+      `FalconH1Mixer` without multipliers, `NemotronHMamba2Mixer`, `Zamba2MambaMixer`.
     * `RWKV7TimeMix`: `RWKV_Tmix_x070`, `blocks.0.att.` in the files of RWKV.
-
-    Falcon Mamba, Falcon-H1, Nemotron-H and Zamba2 have weights of the same names, but
-    other options. `from_transformers` refuses their configs unless these options have
-    no effect.
 
     Some options of a model change its results, but no weight shows them: an activation,
     an epsilon, a limit. `from_transformers` compares the options in `config` with the
@@ -54,8 +59,9 @@ def from_transformers(
         config: The config of the model: an object of `transformers`, or a dict such as
             that of the file config.json. Required for `Mamba` and `Mamba2`, because
             several models have weights of these names. Optional for `GatedDeltaNet` and
-            `KimiDeltaAttention`. Omit it for `RWKV7TimeMix`. If the config of a model
-            has parts, pass one part, such as `config.text_config`.
+            `KimiDeltaAttention`, whose weights show the model. Omit it for
+            `RWKV7TimeMix`. If the config of a model has parts, pass one part, such as
+            `config.text_config`.
 
     Returns:
         A new module of the class of `layer`.
@@ -80,9 +86,10 @@ def from_transformers(
     """
     as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     prefix = as_prefix("at", at, ".")
-    params, published = _published(layer)
+    params, forms = _published(layer)
     # Types without shardings, which are parts of the types on an explicit mesh.
     plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
+    published = _form_of(state_dict, prefix, forms, plain)
     types = jax.eval_shape(published, plain)
     _check_whole(layer, params, types)
     own = [name for name in state_dict if str(name).startswith(prefix)]
@@ -114,7 +121,9 @@ def from_transformers(
     return made
 
 
-def to_transformers(layer: object, *, at: str = "") -> dict[str, np.ndarray]:
+def to_transformers(
+    layer: object, *, at: str = "", config: object = None
+) -> dict[str, np.ndarray]:
     """Returns a layer's weights as NumPy arrays; the inverse of `from_transformers`.
 
     Traced parameters stay JAX arrays. `module.load_state_dict({k: torch.tensor(v) for
@@ -125,28 +134,51 @@ def to_transformers(layer: object, *, at: str = "") -> dict[str, np.ndarray]:
     Args:
         layer: A layer of `jaxrnn.nnx`; see the table at `from_transformers`.
         at: The name of the module in the model, as in `from_transformers`.
+        config: The config of the model, whose names the weights get; see
+            `from_transformers`. None for the first module of a layer in the list there.
 
     Raises:
         TypeError: If `layer` is no such layer.
-        ValueError: If the layer has parameters beside those of its class.
+        ValueError: If the layer has parameters beside those of its class, or is not
+            that of a model with this config.
     """
     prefix = as_prefix("at", at, ".")
-    params, published = _published(layer)
-    arrays = published(params)
+    params, forms = _published(layer)
+    model = None if config is None else check_config(layer, config)
+    arrays = forms.get(model, next(iter(forms.values())))(params)
     _check_whole(layer, params, arrays)
     numpy = lambda x: x if is_traced(x) else np.array(x)
     return {f"{prefix}{name}": numpy(array) for name, array in arrays.items()}
 
 
-def _published(layer: object) -> tuple[Params, Any]:
-    """The parameters of a layer, and the function from them to published weights."""
+def _published(layer: object) -> tuple[Params, Forms]:
+    """The parameters of a layer, and the functions from them to published weights.
+
+    A function has the name of a model; others publish weights as the first does.
+    """
     # By name, because importing the classes would import Flax.
-    found: Any = _PUBLISHED.get(type(layer).__name__)
+    found = _PUBLISHED.get(type(layer).__name__, {})
     must = f"be a layer of `jaxrnn.nnx`, of {', '.join(_PUBLISHED)}"
     expect(found, "layer", must, type(layer).__name__, error=TypeError)
     nnx: Any = import_optional("flax.nnx")
     params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
-    return params, functools.partial(found, layer)
+    return params, {
+        name: functools.partial(form, layer) for name, form in found.items()
+    }
+
+
+def _form_of(
+    state_dict: Weights, prefix: str, forms: Forms, params: Params
+) -> Published:
+    """The function whose weights have the names and shapes of `state_dict`."""
+
+    def fits(form: Published) -> bool:
+        types = jax.eval_shape(form, params)
+        given = {name: state_dict.get(f"{prefix}{name}") for name in types}
+        shape = lambda x: tuple(getattr(x, "shape", ()))
+        return all(shape(given[name]) == x.shape for name, x in types.items())
+
+    return next(filter(fits, forms.values()), next(iter(forms.values())))
 
 
 def _check_whole(layer: object, params: Params, published: Params) -> None:
@@ -184,22 +216,56 @@ def _qwen3_next(layer: Any, params: Params) -> Params:
     ba = grouped(kernel["b_proj"], kernel["a_proj"])
     names = {"in_proj_qkvz": qkvz, "in_proj_ba": ba, "out_proj": kernel["out_proj"]}
     own = {"norm.weight": params["norm"]["scale"]}
-    own |= {name: params[name] for name in ("A_log", "dt_bias")}
-    return own | _linear(names) | _conv(params)
+    return own | _decays(params) | _linear(names) | _conv(params)
+
+
+def _qwen3_5(layer: Any, params: Params) -> Params:
+    theirs = {"in_proj_qkv": "qkv", "in_proj_z": "gate", "in_proj_b": "b"}
+    theirs |= {"in_proj_a": "a", "out_proj": "out"}
+    names = {name: params[f"{n}_proj"]["kernel"] for name, n in theirs.items()}
+    own = {"norm.weight": params["norm"]["scale"]}
+    return own | _decays(params) | _linear(names) | _conv(params)
+
+
+def _olmo_hybrid(layer: Any, params: Params) -> Params:
+    theirs = {"a_proj": "a", "b_proj": "b", "g_proj": "gate", "o_proj": "out"}
+    names = {name: params[f"{n}_proj"]["kernel"] for name, n in theirs.items()}
+    own = {"o_norm.weight": params["norm"]["scale"]}
+    names |= _query_key_value(layer, params)
+    return own | _decays(params) | _linear(names) | _conv(params)
+
+
+def _decays(params: Params) -> Params:
+    return {name: params[name] for name in ("A_log", "dt_bias")}
+
+
+def _query_key_value(layer: Any, params: Params) -> dict[str, Array]:
+    """The kernels of q, k and v by their published names."""
+    keys = layer.memory.input_sizes.q.num_elements()
+    qkv = jnp.split(params["qkv_proj"]["kernel"], [keys, 2 * keys], axis=1)
+    return dict(zip(["q_proj", "k_proj", "v_proj"], qkv, strict=True))
 
 
 def _kimi_linear(layer: Any, params: Params) -> Params:
-    keys = layer.memory.input_sizes.q.num_elements()
-    qkv = jnp.split(params["qkv_proj"]["kernel"], [keys, 2 * keys], axis=1)
-    names = dict(zip(["q_proj", "k_proj", "v_proj"], qkv, strict=True))
-    for ours, theirs in {"a": "forget_gate.f", "gate": "g"}.items():
-        down, up = (params[f"{ours}_proj"][name] for name in ("down", "up"))
-        names |= {f"{theirs}_a_proj": down["kernel"], f"{theirs}_b_proj": up["kernel"]}
+    weights = _glm5_next(layer, params)
+    name = "forget_gate.A_log"
+    return weights | {name: weights[name].reshape(1, 1, -1, 1)}
+
+
+def _glm5_next(layer: Any, params: Params) -> Params:
+    """Also the weights of Ling, whose decays and gates have one projection each."""
+    names = _query_key_value(layer, params)
     names |= {"b_proj": params["b_proj"]["kernel"]}
     names |= {"o_proj": params["out_proj"]["kernel"]}
+    for ours, theirs in {"a": "forget_gate.f", "gate": "g"}.items():
+        module = params[f"{ours}_proj"]
+        if "kernel" in module:
+            names[f"{theirs}_proj"] = module["kernel"]
+        else:
+            names[f"{theirs}_a_proj"] = module["down"]["kernel"]
+            names[f"{theirs}_b_proj"] = module["up"]["kernel"]
     return {
-        "forget_gate.A_log": params["A_log"].reshape(1, 1, -1, 1),
-        "forget_gate.dt_bias": params["dt_bias"],
+        **{f"forget_gate.{name}": array for name, array in _decays(params).items()},
         "o_norm.weight": params["norm"]["scale"],
         **_linear(names),
         **_conv(params),
@@ -207,19 +273,23 @@ def _kimi_linear(layer: Any, params: Params) -> Params:
 
 
 def _mamba(layer: object, params: Params) -> Params:
-    return {"dt_proj.bias": params["dt_bias"]} | _mambas(params)
+    norms = {n: params[f"{n}_norm"] for n in ("dt", "b", "c") if f"{n}_norm" in params}
+    scales = {f"{n}_layernorm.weight": norm["scale"] for n, norm in norms.items()}
+    return {"dt_proj.bias": params["dt_bias"]} | scales | _mambas(params)
 
 
 def _mamba2(layer: object, params: Params) -> Params:
-    own = {"norm.weight": params["norm_scale"], "dt_bias": params["dt_bias"]}
-    return own | _mambas(params)
+    norm = {"norm.weight": params["norm_scale"]} if "norm_scale" in params else {}
+    return norm | {"dt_bias": params["dt_bias"]} | _mambas(params)
 
 
 def _mambas(params: Params) -> Params:
     """The weights that both layers have."""
-    names = {n: params[n]["kernel"] for n in params if n.endswith("_proj")}
+    projections = {n: p for n, p in params.items() if n.endswith("_proj")}
+    names = {n: p["kernel"] for n, p in projections.items()}
+    biases = {f"{n}.bias": p["bias"] for n, p in projections.items() if "bias" in p}
     own = {name: params[name] for name in ("A_log", "D")}
-    return own | _linear(names) | _conv(params)
+    return own | biases | _linear(names) | _conv(params)
 
 
 def _rwkv7(layer: object, params: Params) -> Params:
@@ -237,10 +307,20 @@ def _rwkv7(layer: object, params: Params) -> Params:
     return weights | norms | _linear(names)
 
 
-_PUBLISHED = {
-    "GatedDeltaNet": _qwen3_next,
-    "KimiDeltaAttention": _kimi_linear,
-    "Mamba": _mamba,
-    "Mamba2": _mamba2,
-    "RWKV7TimeMix": _rwkv7,
+# By the name of a layer, the models whose weights have names or shapes of their own.
+_PUBLISHED: dict[str, Forms] = {
+    "GatedDeltaNet": {
+        "qwen3_next": _qwen3_next,
+        "qwen3_5_text": _qwen3_5,
+        "qwen3_5_moe_text": _qwen3_5,
+        "olmo_hybrid": _olmo_hybrid,
+    },
+    "KimiDeltaAttention": {
+        "kimi_linear": _kimi_linear,
+        "glm5_next_text": _glm5_next,
+        "bailing_hybrid": _glm5_next,
+    },
+    "Mamba": {"mamba": _mamba},
+    "Mamba2": {"mamba2": _mamba2},
+    "RWKV7TimeMix": {"rwkv7": _rwkv7},
 }

@@ -6,10 +6,8 @@ whose heads have the published sizes; there are two of them.
 """
 
 import dataclasses
-import functools
 import importlib
 import pathlib
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -27,129 +25,175 @@ import jaxrnn.nnx
 pytestmark = pytest.mark.slow
 torch = pytest.importorskip("torch")
 pytest.importorskip("transformers")
-WIDTH, TIME, LENGTHS = 16, 70, [70, 33, 1]
+WIDTH, TIME, LENGTHS, STEPS = 16, 70, [70, 33, 1], 3
 TOLERANCE = 1e-10
 
 
 @dataclasses.dataclass
 class Case:
-    """A layer of `jaxrnn.nnx` with its sizes.
+    """A layer of `jaxrnn.nnx`, and the module of `transformers` that it equals.
 
-    `module` returns the class of the module of `transformers`, and its config.
+    Attributes:
+        layer: The name of the layer.
+        sizes: Its sizes after `in_features`.
+        options: Its other arguments.
+        package: The package of `transformers.models` with the module.
+        names: The names of the config and of the module.
+        config: Options of the config.
     """
 
-    module: Callable[[], Any]
     layer: str
     sizes: tuple[int, ...]
-    options: dict[str, int] = dataclasses.field(default_factory=dict)
+    options: dict[str, Any]
+    package: str
+    names: tuple[str, str]
+    config: dict[str, Any]
+
+    def make(self):
+        """The module with random weights, and its config."""
+        path = f"transformers.models.{self.package}"
+        read = lambda kind: importlib.import_module(f"{path}.{kind}_{self.package}")
+        package, (config, module) = read("modeling"), self.names
+        options = {"hidden_size": WIDTH, "num_hidden_layers": 1} | self.config
+        config = getattr(read("configuration"), config)(**options)
+        # Its own initialization of a module alone fails.
+        unset = {"initialize_mixer_weights": False}
+        unset = unset if self.package == "falcon_mamba" else {}
+        made = getattr(package, module)(config, layer_idx=0, **unset)
+        if self.package == "falcon_h1":  # The model sets it.
+            made.mup_vector = package.compute_mup_vector(config)
+        return made, config
 
 
-def qwen3_next():
-    from transformers import Qwen3NextConfig
-    from transformers.models.qwen3_next import modeling_qwen3_next as package
-
-    config = Qwen3NextConfig(
-        hidden_size=WIDTH,
-        num_hidden_layers=1,
-        linear_num_key_heads=2,
-        linear_num_value_heads=4,
-        linear_key_head_dim=8,
-        linear_value_head_dim=6,
-    )
-    return package.Qwen3NextGatedDeltaNet, config
+def delta(package, names, options=(), **config):
+    heads = {"linear_num_key_heads": 2, "linear_num_value_heads": 4}
+    sizes = {"linear_key_head_dim": 8, "linear_value_head_dim": 6}
+    options = {"num_key_heads": 2, **dict(options)}
+    config = heads | sizes | config
+    return Case("GatedDeltaNet", (4, 8, 6), options, package, names, config)
 
 
-def kimi_linear():
-    from transformers import KimiLinearConfig
-    from transformers.models.kimi_linear import modeling_kimi_linear as package
-
-    config = KimiLinearConfig(
-        hidden_size=WIDTH, num_hidden_layers=1, linear_num_heads=2, linear_head_dim=8
-    )
-    return package.KimiLinearDeltaAttention, config
+def kimi(package, names, options=(), **config):
+    config = {"linear_num_heads": 2, "linear_head_dim": 8} | config
+    sizes = (2, 8, 8)
+    return Case("KimiDeltaAttention", sizes, dict(options), package, names, config)
 
 
-def mamba():
-    from transformers import MambaConfig
-    from transformers.models.mamba import modeling_mamba as package
-
-    config = MambaConfig(
-        hidden_size=WIDTH, num_hidden_layers=1, state_size=5, time_step_rank=3
-    )
-    return package.MambaMixer, config
-
-
-def mamba2(groups):
-    from transformers import Mamba2Config
-    from transformers.models.mamba2 import modeling_mamba2 as package
-
-    config = Mamba2Config(
-        hidden_size=WIDTH,
-        num_hidden_layers=1,
-        num_heads=4,
-        head_dim=8,
-        state_size=6,
-        n_groups=groups,
-        chunk_size=16,
-    )
-    return package.Mamba2Mixer, config
-
-
-def relative(name, config, mixer, *sizes, **options):
-    """A module with the weights of `Mamba2Mixer`, whose options have other names."""
-    import transformers
-
-    package = f"transformers.models.{name}.modeling_{name}"
-    package = importlib.import_module(package)
-    given = dict(zip(sizes, (4, 8, 6, 2), strict=True)) | options
-    make = getattr(transformers, config)
-    config = make(hidden_size=WIDTH, num_hidden_layers=1, **given)
-
-    def make_module(config, index):
-        module = getattr(package, mixer)(config, layer_idx=index)
-        if name == "falcon_h1":  # The model sets it.
-            module.mup_vector = package.compute_mup_vector(config)
-        return module
-
-    return make_module, config
+def mamba(package, names, options=(), **config):
+    """Of two names of the number of states, and of the rank."""
+    is_jamba = package == "jamba"
+    states, rank = "state_size", "time_step_rank"
+    states, rank = ("mamba_d_state", "mamba_dt_rank") if is_jamba else (states, rank)
+    options, config = {"rank": 3, **dict(options)}, {states: 5, rank: 3} | config
+    return Case("Mamba", (2 * WIDTH, 5), options, package, names, config)
 
 
 # The names of the numbers of heads, of their sizes, of states and of groups.
+MAMBA2_SIZES = "num_heads", "head_dim", "state_size", "n_groups"
 BAMBA_SIZES = "mamba_n_heads", "mamba_d_head", "mamba_d_state", "mamba_n_groups"
 NEMOTRON_SIZES = "mamba_num_heads", "mamba_head_dim", "ssm_state_size", "n_groups"
 ZAMBA_SIZES = "n_mamba_heads", "mamba_headdim", "mamba_d_state", "mamba_ngroups"
-NORM_LAST = {"mamba_norm_before_gate": False, "mamba_rms_norm": True, "mamba_d_ssm": 32}
-LIKE_MAMBA2 = {
-    "bamba": (("BambaConfig", "BambaMixer", *BAMBA_SIZES), {}),
-    "granitemoehybrid": (
-        ("GraniteMoeHybridConfig", "GraniteMoeHybridMambaLayer", *BAMBA_SIZES),
-        {"layer_types": ["mamba"], "rms_norm_eps": 1e-5},
-    ),
-    "falcon_h1": (("FalconH1Config", "FalconH1Mixer", *BAMBA_SIZES), NORM_LAST),
-    "nemotron_h": (
-        ("NemotronHConfig", "NemotronHMamba2Mixer", *NEMOTRON_SIZES),
-        {"time_step_min": 0.0, "layers_block_type": ["mamba"]},
-    ),
-    "zamba2": (
-        ("Zamba2Config", "Zamba2MambaMixer", *ZAMBA_SIZES),
-        {"time_step_min": 0.0, "layers_block_type": ["mamba"]},
-    ),
-}
+
+
+def mamba2(package, names, sizes, options=(), **config):
+    options = {"num_key_heads": 2, **dict(options)}
+    config = dict(zip(sizes, (4, 8, 6, 2), strict=True)) | config
+    return Case("Mamba2", (4, 6, 8), options, package, names, config)
+
+
+KIMI = "kimi_linear", ("KimiLinearConfig", "KimiLinearDeltaAttention")
+LING = "bailing_hybrid", ("BailingHybridConfig", "BailingHybridDeltaAttention")
+MAMBA2 = "mamba2", ("Mamba2Config", "Mamba2Mixer"), MAMBA2_SIZES
+BAMBA = "bamba", ("BambaConfig", "BambaMixer"), BAMBA_SIZES
+FALCON_H1 = "falcon_h1", ("FalconH1Config", "FalconH1Mixer"), BAMBA_SIZES
+ONE_MAMBA = {"layers_block_type": ["mamba"], "time_step_min": 0.5}
 CASES = {
-    "qwen3_next": Case(qwen3_next, "GatedDeltaNet", (4, 8, 6), {"num_key_heads": 2}),
-    "kimi_linear": Case(kimi_linear, "KimiDeltaAttention", (2, 8, 8)),
-    "mamba": Case(mamba, "Mamba", (2 * WIDTH, 5), {"rank": 3}),
-    "mamba2": Case(lambda: mamba2(1), "Mamba2", (4, 6, 8)),
-    "mamba2_groups": Case(lambda: mamba2(2), "Mamba2", (4, 6, 8), {"num_key_heads": 2}),
-}
-CASES |= {
-    name: Case(
-        functools.partial(relative, name, *names, **options),
-        "Mamba2",
-        (4, 6, 8),
-        {"num_key_heads": 2},
-    )
-    for name, (names, options) in LIKE_MAMBA2.items()
+    "qwen3_next": delta("qwen3_next", ("Qwen3NextConfig", "Qwen3NextGatedDeltaNet")),
+    "qwen3_5": delta(
+        "qwen3_5",
+        ("Qwen3_5TextConfig", "Qwen3_5GatedDeltaNet"),
+        layer_types=["linear_attention"],
+    ),
+    "olmo_hybrid": delta(
+        "olmo_hybrid",
+        ("OlmoHybridConfig", "OlmoHybridGatedDeltaNet"),
+        {"allow_neg_eigval": True, "norm_epsilon": 1e-5},
+        num_hidden_layers=2,
+        layer_types=["linear_attention", "full_attention"],
+    ),
+    "kimi_linear": kimi(*KIMI),
+    "glm5_next": kimi(
+        "glm5_next",
+        ("Glm5NextTextConfig", "Glm5NextTextLinearAttention"),
+        {"gate_lower_bound": -4.0},
+        linear_lower_bound=-4.0,
+    ),
+    "ling": kimi(
+        *LING,
+        {"gate_lower_bound": -5.0, "use_full_rank": True, "norm_epsilon": 1e-6},
+    ),
+    "ling_unbounded": kimi(
+        *LING, {"use_full_rank": True, "norm_epsilon": 1e-6}, kda_safe_gate=False
+    ),
+    "mamba": mamba("mamba", ("MambaConfig", "MambaMixer")),
+    "falcon_mamba": mamba(
+        "falcon_mamba",
+        ("FalconMambaConfig", "FalconMambaMixer"),
+        {"norm_epsilon": 1e-3, "use_bias": True, "use_conv_bias": False},
+        mixer_rms_eps=1e-3,
+        use_bias=True,
+        use_conv_bias=False,
+    ),
+    "jamba": mamba(
+        "jamba",
+        ("JambaConfig", "JambaMambaMixer"),
+        {"norm_epsilon": 1e-6, "use_norm_scale": True, "use_bias": True},
+        mamba_proj_bias=True,
+    ),
+    "mamba2": mamba2(*MAMBA2, chunk_size=16),
+    "mamba2_limits": mamba2(
+        *MAMBA2,
+        {"time_step_limit": (0.3, 1.1), "use_bias": True, "use_conv_bias": False},
+        time_step_limit=(0.3, 1.1),
+        use_bias=True,
+        use_conv_bias=False,
+    ),
+    "bamba": mamba2(*BAMBA),
+    "granitemoehybrid": mamba2(
+        "granitemoehybrid",
+        ("GraniteMoeHybridConfig", "GraniteMoeHybridMambaLayer"),
+        BAMBA_SIZES,
+        layer_types=["mamba"],
+        rms_norm_eps=1e-5,
+    ),
+    "falcon_h1": mamba2(
+        *FALCON_H1,
+        {"norm": None, "use_bias": True},
+        mamba_d_ssm=32,
+        mamba_proj_bias=True,
+        projectors_bias=True,
+    ),
+    "falcon_h1_before": mamba2(
+        *FALCON_H1, {"norm": "before_gate"}, mamba_d_ssm=32, mamba_rms_norm=True
+    ),
+    "falcon_h1_after": mamba2(
+        *FALCON_H1, mamba_d_ssm=32, mamba_rms_norm=True, mamba_norm_before_gate=False
+    ),
+    "nemotron_h": mamba2(
+        "nemotron_h",
+        ("NemotronHConfig", "NemotronHMamba2Mixer"),
+        NEMOTRON_SIZES,
+        {"time_step_limit": (0.5, np.inf)},
+        **ONE_MAMBA,
+    ),
+    "zamba2": mamba2(
+        "zamba2",
+        ("Zamba2Config", "Zamba2MambaMixer"),
+        ZAMBA_SIZES,
+        {"time_step_limit": (0.5, np.inf), "use_bias": True},
+        **ONE_MAMBA,
+        add_bias_linear=True,
+    ),
 }
 
 
@@ -157,8 +201,8 @@ def of_transformers(make, x):
     """Weights, config, outputs, and the gradients of the sum of their squares."""
     torch.manual_seed(0)
     with in_float64(torch):
-        made, config = make()
-        module = made(config, 0).double()
+        module, config = make()
+        module = module.double()
         for parameter in module.parameters():
             fan_in = parameter.shape[-1] if parameter.ndim > 1 else 4
             torch.nn.init.normal_(parameter, std=0.7 * fan_in**-0.5)
@@ -186,20 +230,25 @@ def make_layer(kind, *sizes, **options):
 
 @pytest.mark.parametrize("name", CASES)
 def test_layer(name, record_property):
-    """Outputs, and the gradients of all weights and of the inputs; weights again."""
+    """Outputs, all gradients, single steps after a prefill, and the weights again."""
     case = CASES[name]
     x = np.random.default_rng(0).normal(size=(3, TIME, WIDTH))
-    (weights, config), outputs, grads, of_x = of_transformers(case.module, x)
+    (weights, config), outputs, grads, of_x = of_transformers(case.make, x)
 
     def compute_loss(weights, x):
         layer = make_layer(case.layer, *case.sizes, **case.options)
         layer = jaxrnn.convert.from_transformers(weights, layer, config=config)
         h, _ = layer(x, sequence_length=jnp.array(LENGTHS))
-        return jnp.sum(h**2), (h, jaxrnn.convert.to_transformers(layer))
+        _, state = layer(x[:1, :-STEPS])
+        step = lambda state, x: layer(x[None, None], state)[::-1]
+        _, last = jax.lax.scan(step, state, x[0, -STEPS:])
+        saved = jaxrnn.convert.to_transformers(layer, config=config)
+        return jnp.sum(h**2), (h, last[:, 0, 0], saved)
 
     gradient = jax.jit(jax.grad(compute_loss, (0, 1), has_aux=True))
-    (d_weights, d_x), (h, saved) = gradient(weights, x)
+    (d_weights, d_x), (h, last, saved) = gradient(weights, x)
     pairs = [(h[i, :n], outputs[i]) for i, n in enumerate(LENGTHS)]
+    pairs += [(last, outputs[0][-STEPS:])]
     pairs += [(d_weights[name], grads[name]) for name in grads] + [(d_x, of_x)]
     error = largest_error(pairs)
     record_property("error", error)
@@ -209,26 +258,31 @@ def test_layer(name, record_property):
         np.testing.assert_array_equal(saved[name], weight)
 
 
-# What the configs of models have by default, or may have.
-LACKED = {
-    "mixer_rms_eps": ("Mamba", "FalconMambaConfig", {}),
-    "hidden_act": ("Mamba2", "Mamba2Config", {"hidden_act": "relu"}),
-    "time_step_limit": ("Mamba2", "BambaConfig", {"time_step_limit": (0.0, 0.1)}),
-    "time_step_min": ("Mamba2", "Zamba2Config", {}),
-    "mamba_norm_before_gate": ("Mamba2", "FalconH1Config", {}),
-    "model_type": ("Mamba2", "JambaConfig", {}),
-}
+# A layer with its default options, a config whose option it has or lacks, and the name
+# of that option in the message.
+OTHERS = [
+    ("Mamba", "FalconMambaConfig", {}, "layer.norm_epsilon"),
+    ("Mamba", "JambaConfig", {}, "layer.norm_epsilon"),
+    ("Mamba2", "Mamba2Config", {"hidden_act": "relu"}, "config.hidden_act"),
+    ("Mamba2", "BambaConfig", {"time_step_limit": (0.0, 0.1)}, "layer.time_step_limit"),
+    ("Mamba2", "Zamba2Config", {}, "layer.time_step_limit"),
+    ("Mamba2", "FalconH1Config", {}, "layer.norm"),
+    ("Mamba2", "JambaConfig", {}, "config.model_type"),
+    ("GatedDeltaNet", "OlmoHybridConfig", {}, "layer.norm_epsilon"),
+    ("KimiDeltaAttention", "BailingHybridConfig", {}, "layer.norm_epsilon"),
+]
 
 
-@pytest.mark.parametrize("option", LACKED)
-def test_options_that_a_layer_lacks(option):
+@pytest.mark.parametrize(("kind", "config", "options", "name"), OTHERS)
+def test_a_config_of_other_options_is_refused(kind, config, options, name):
     import transformers
 
-    kind, config, options = LACKED[option]
-    layer = make_layer(kind, *((32, 5) if kind == "Mamba" else (4, 6, 8)))
+    sizes = {"Mamba": (32, 5)}.get(kind, (4, 6, 8))
+    layer = make_layer(kind, *sizes)
     weights = jaxrnn.convert.to_transformers(layer)
-    config = getattr(transformers, config)(**options)
-    with pytest.raises(ValueError, match=f"^`config.{option}` must"):
+    sizes = {"mamba_d_state": 6} if kind == "Mamba2" else {}
+    config = getattr(transformers, config)(**sizes, **options)
+    with pytest.raises(ValueError, match=f"^`{name}` must"):
         jaxrnn.convert.from_transformers(weights, layer, config=config)
 
 

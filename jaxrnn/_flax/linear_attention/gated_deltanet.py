@@ -36,6 +36,8 @@ class GatedDeltaNet(LinearAttentionLayer):
             None for `num_heads`.
         conv_width: The number of steps that the convolution reads.
         norm_epsilon: What the norm adds to the mean square.
+        allow_neg_eigval: Whether beta, the strength of an update, is from 0 to 2 in
+            place of 1, so that a step may negate what the memory holds at a key.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
         dtype: The dtype of the computation; None for the widest dtype of the inputs and
@@ -57,8 +59,9 @@ class GatedDeltaNet(LinearAttentionLayer):
         >>> y.shape
         (3, 5, 8)
 
-    Source: arXiv:2412.06464; initial values of the package `flash-linear-attention`,
-    with decay rates of at least 0.01, and epsilon of Qwen3-Next.
+    Source: arXiv:2412.06464, and arXiv:2411.12537 for `allow_neg_eigval`; initial
+    values of the package `flash-linear-attention`, with decay rates of at least 0.01,
+    and epsilon of Qwen3-Next.
     """
 
     num_heads: int = fields.count()
@@ -68,6 +71,7 @@ class GatedDeltaNet(LinearAttentionLayer):
     num_key_heads: int | None = fields.count(default=None)
     conv_width: int = fields.count(default=4, least=2)
     norm_epsilon: float = fields.number(1e-6, low=1e-12)
+    allow_neg_eigval: bool = fields.flag(False)
 
     def _make(self, new: parts.ModuleFactory) -> None:
         depth, values = self.in_features, self.num_heads * self.value_size
@@ -94,7 +98,9 @@ class GatedDeltaNet(LinearAttentionLayer):
         )
         q, k, v = parts.split_heads(jax.nn.silu(qkv), self.memory.input_sizes[:3])
         q, k = parts.l2_normalized(q), parts.l2_normalized(k)
-        inputs = DeltaInputs(q, k, v, self._decay(x), jax.nn.sigmoid(self.b_proj(x)))
+        beta = jax.nn.sigmoid(self.b_proj(x))
+        beta = 2 * beta if self.allow_neg_eigval else beta
+        inputs = DeltaInputs(q, k, v, self._decay(x), beta)
         h, last = parts.run_memory(self, inputs, state.cell_state, steps)
         h = parts.join_heads(self.norm(h))
         return self.out_proj(h * self._gate(x)), State(past, last)

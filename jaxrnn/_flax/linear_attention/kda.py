@@ -1,6 +1,7 @@
 """`KimiDeltaAttention`: the recurrent layer of Kimi Linear."""
 
 import dataclasses
+from collections.abc import Callable
 
 import jax
 
@@ -29,6 +30,11 @@ class KimiDeltaAttention(GatedDeltaNet):
         num_key_heads: As in `GatedDeltaNet`.
         conv_width: The number of steps that the convolution reads.
         norm_epsilon: What the norm adds to the mean square.
+        allow_neg_eigval: As in `GatedDeltaNet`.
+        gate_lower_bound: The least logarithm of a decay, at most 0, as in GLM-5 and
+            Ling; the decays are then sigmoids. None for no bound.
+        use_full_rank: Whether decays and gates come from one projection each, as in
+            Ling, in place of two of a low rank.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
@@ -45,23 +51,33 @@ class KimiDeltaAttention(GatedDeltaNet):
 
     _: dataclasses.KW_ONLY
     norm_epsilon: float = fields.number(1e-5, low=1e-12)
+    gate_lower_bound: float | None = fields.number(None, high=0.0)
+    use_full_rank: bool = fields.flag(False)
 
     def _make_memory(self, new: parts.ModuleFactory) -> None:
         depth, heads, rank = self.in_features, self.num_heads, self.value_size
         sizes = heads, self.key_size, self.value_size, self.num_key_heads
         self.memory = DeltaMemoryCell(*sizes, key_decay=True)
         decays, values = heads * self.key_size, heads * self.value_size
-        low_rank = lambda n: parts.LowRank(new.linear(depth, rank), new.linear(rank, n))
-        self.a_proj = low_rank(decays)
+
+        def projection(size: int) -> Callable[[Array], Array]:
+            if self.use_full_rank:
+                return new.linear(depth, size)
+            return parts.LowRank(new.linear(depth, rank), new.linear(rank, size))
+
+        self.a_proj = projection(decays)
         self.b_proj = new.linear(depth, heads)
         self.A_log = new.a_log(heads)
         self.dt_bias = new.dt_bias(decays)
-        self.gate_proj = low_rank(values)
+        self.gate_proj = projection(values)
 
     def _decay(self, x: Array) -> Array:
-        dt = parts.softplus(self.a_proj(x), self.dt_bias)
-        dt = parts.in_heads(dt, self.memory.input_sizes.g)
-        return -parts.decay_rates(self.A_log, dt) * dt
+        x = parts.with_bias(self.a_proj(x), self.dt_bias)
+        x = parts.in_heads(x, self.memory.input_sizes.g)
+        rates = parts.decay_rates(self.A_log, x)
+        if self.gate_lower_bound is None:
+            return -rates * jax.nn.softplus(x)
+        return self.gate_lower_bound * jax.nn.sigmoid(rates * x)
 
     def _gate(self, x: Array) -> Array:
         return jax.nn.sigmoid(self.gate_proj(x))

@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from ..._base.errors import expect
 from ..._base.hints import with_hints
 from ..._base.typing import Array
 from ..._cells import fields
@@ -32,6 +34,11 @@ class Mamba(LinearAttentionLayer):
         rank: The rank of the projection for the step sizes dt; None for
             `in_features / 16`, rounded up.
         conv_width: The number of steps that the convolution reads.
+        use_bias: Whether the projections of the inputs and of the outputs have biases.
+        use_conv_bias: Whether the convolution has a bias.
+        norm_epsilon: What the RMS norms of dt, B and C add to the mean square, as in
+            Falcon Mamba and Jamba; None for no norms.
+        use_norm_scale: Whether these norms have scales, as in Jamba.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
@@ -40,7 +47,8 @@ class Mamba(LinearAttentionLayer):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If a number is out of range.
+        ValueError: If a number is out of range, or `use_norm_scale` is True without
+            norms.
 
     Source: arXiv:2312.00752; `Mamba` of the package `mamba-ssm`.
     """
@@ -50,19 +58,37 @@ class Mamba(LinearAttentionLayer):
     _: dataclasses.KW_ONLY
     rank: int | None = fields.count(default=None)
     conv_width: int = fields.count(default=4, least=2)
+    use_bias: bool = fields.flag(False)
+    use_conv_bias: bool = fields.flag(True)
+    norm_epsilon: float | None = fields.number(None, low=1e-12)
+    use_norm_scale: bool = fields.flag(False)
 
     def _make(self, new: parts.ModuleFactory) -> None:
         depth, states = self.in_features, self.num_states
         units, rank = self.num_units or 2 * depth, self.rank or math.ceil(depth / 16)
         self.memory = S6MemoryCell(units, states)
-        self.in_proj = new.linear(depth, 2 * units)
-        self.conv = parts.ShortConv(new, units, self.conv_width, bias=True)
+        self.in_proj = new.linear(depth, 2 * units, bias=self.use_bias)
+        self.conv = parts.ShortConv(new, units, self.conv_width, self.use_conv_bias)
         self.x_proj = new.linear(units, rank + 2 * states)
+        self.dt_norm, self.b_norm, self.c_norm = (
+            self._make_norm(new, size) for size in (rank, states, states)
+        )
         self.dt_proj = new.linear(rank, units)
         self.dt_bias = new.dt_bias(units)
         self.A_log = new.full([units, states], np.log(np.arange(1, states + 1)))
         self.D = new.full([units])
-        self.out_proj = new.linear(units, depth)
+        self.out_proj = new.linear(units, depth, bias=self.use_bias)
+
+    def _make_norm(
+        self, new: parts.ModuleFactory, size: int
+    ) -> Callable[[Array], Array]:
+        """A norm, or a function that changes nothing."""
+        if self.norm_epsilon is None:
+            must = "be False without norms"
+            fix = "Pass `norm_epsilon`."
+            expect(not self.use_norm_scale, "use_norm_scale", must, True, fix)
+            return _unchanged
+        return new.norm(size, self.norm_epsilon, scale=self.use_norm_scale)
 
     def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
         u, gate = jnp.split(self.in_proj(x), 2, axis=-1)
@@ -70,7 +96,12 @@ class Mamba(LinearAttentionLayer):
         u = jax.nn.silu(u)
         ends = np.cumsum([self.dt_proj.in_features, self.num_states])
         dt, b, c = jnp.split(self.x_proj(u), ends, axis=-1)
-        inputs = S6Inputs(u, parts.softplus(self.dt_proj(dt), self.dt_bias), b, c)
+        dt = parts.softplus(self.dt_proj(self.dt_norm(dt)), self.dt_bias)
+        inputs = S6Inputs(u, dt, self.b_norm(b), self.c_norm(c))
         params = {"A_log": self.A_log[...], "D": self.D[...]}
         h, last = parts.run_memory(self, inputs, state.cell_state, steps, params)
         return self.out_proj(h * jax.nn.silu(gate)), State(past, last)
+
+
+def _unchanged(x: Array) -> Array:
+    return x

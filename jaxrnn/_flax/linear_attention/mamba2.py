@@ -1,10 +1,14 @@
 """`Mamba2`: the layer of Mamba-2."""
 
 import dataclasses
+import math
+from typing import Any, Literal, TypeAlias, get_args
 
 import jax
 import jax.numpy as jnp
 
+from ..._base.arguments import is_list_of
+from ..._base.errors import expect
 from ..._base.hints import with_hints
 from ..._base.typing import Array
 from ..._cells import fields
@@ -17,6 +21,24 @@ from .layer import (
     Results,
     StepArguments,
 )
+
+Norm: TypeAlias = Literal["after_gate", "before_gate"]
+Limits: TypeAlias = tuple[float, float]
+
+
+def _as_norm(name: str, value: Any) -> Norm | None:
+    must = 'be "after_gate", "before_gate" or None'
+    expect(value in (*get_args(Norm), None), name, must, value)
+    return value
+
+
+def _as_limits(name: str, value: Any) -> Limits | None:
+    """The limits, or None for limits that limit nothing."""
+    must, fix = "be a pair of numbers", "For example, pass `(0.001, float('inf'))`."
+    expect(is_list_of(value, 2), name, must, value, fix, TypeError)
+    low = fields.check_number(f"{name}[0]", value[0], 0)
+    high = fields.check_number(f"{name}[1]", value[1], low)
+    return None if (low, high) == (0, math.inf) else (low, high)
 
 
 @with_hints
@@ -36,7 +58,13 @@ class Mamba2(LinearAttentionLayer):
         num_key_heads: The number of heads of B and C (groups), which must divide
             `num_heads`. The norm is computed in each group.
         conv_width: The number of steps that the convolution reads.
+        norm: Where the RMS norm of the outputs is computed, "after_gate" or
+            "before_gate", as in some models of Falcon-H1; None for no norm.
         norm_epsilon: What the norm adds to the mean square.
+        time_step_limit: The least and the largest step size dt, as in Zamba2; None for
+            no limits.
+        use_bias: Whether the projections of the inputs and of the outputs have biases.
+        use_conv_bias: Whether the convolution has a bias.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
@@ -56,7 +84,11 @@ class Mamba2(LinearAttentionLayer):
     _: dataclasses.KW_ONLY
     num_key_heads: int = fields.count(default=1)
     conv_width: int = fields.count(default=4, least=2)
+    norm: Norm | None = fields.checked(_as_norm, default="after_gate")
     norm_epsilon: float = fields.number(1e-5, low=1e-12)
+    time_step_limit: Limits | None = fields.checked(_as_limits, default=None)
+    use_bias: bool = fields.flag(False)
+    use_conv_bias: bool = fields.flag(True)
 
     def _make(self, new: parts.ModuleFactory) -> None:
         depth, heads, groups = self.in_features, self.num_heads, self.num_key_heads
@@ -64,17 +96,20 @@ class Mamba2(LinearAttentionLayer):
         self.memory = LinearAttentionMemoryCell(*sizes, scale=1.0)
         values = heads * self.value_size
         channels = values + 2 * groups * self.key_size
-        self.in_proj = new.linear(depth, values + channels + heads)
-        self.conv = parts.ShortConv(new, channels, self.conv_width, bias=True)
+        outputs = values + channels + heads
+        self.in_proj = new.linear(depth, outputs, bias=self.use_bias)
+        self.conv = parts.ShortConv(new, channels, self.conv_width, self.use_conv_bias)
         self.A_log = new.a_log(heads)
         self.dt_bias = new.dt_bias(heads)
         self.D = new.full([heads])
-        self.norm = new.norm(values // groups, self.norm_epsilon, scale=False)
-        self.norm_scale = new.full([values])
-        self.out_proj = new.linear(values, depth)
+        if self.norm is not None:
+            size = values // groups
+            self.norm_of_group = new.norm(size, self.norm_epsilon, scale=False)
+            self.norm_scale = new.full([values])
+        self.out_proj = new.linear(values, depth, bias=self.use_bias)
 
     def _run(self, x: Array, state: State, steps: StepArguments) -> Results:
-        sizes, groups = self.memory.input_sizes, self.num_key_heads
+        sizes = self.memory.input_sizes
         values = self.num_heads * self.value_size
         projected = self.in_proj(x)
         ends = [values, projected.shape[-1] - self.num_heads]
@@ -82,11 +117,25 @@ class Mamba2(LinearAttentionLayer):
         vkq, past = self.conv(vkq, state.past_inputs, steps, self.implementation)
         v, k, q = parts.split_heads(jax.nn.silu(vkq), [sizes.v, sizes.k, sizes.q])
         dt = parts.softplus(dt, self.dt_bias)
+        if self.time_step_limit is not None:
+            dt = jnp.clip(dt, *self.time_step_limit)
         g = -parts.decay_rates(self.A_log, dt) * dt
         inputs = LinearAttentionInputs(q, k, dt[..., None] * v.astype(dt.dtype), g)
         h, last = parts.run_memory(self, inputs, state.cell_state, steps)
         h += parts.broadcast_param(self.D, dt).astype(h.dtype)[..., None] * v
-        h = parts.join_heads(h) * jax.nn.silu(gate)
-        h = self.norm(parts.in_heads(h, (groups, values // groups)))
-        h = parts.join_heads(h) * parts.broadcast_param(self.norm_scale, x)
+        h = self._gated(parts.join_heads(h), jax.nn.silu(gate))
         return self.out_proj(h), State(past, last)
+
+    def _gated(self, h: Array, gate: Array) -> Array:
+        """The gated outputs of the memory, normalized before, after or not at all."""
+        if self.norm is None:
+            return h * gate
+        if self.norm == "before_gate":
+            return self._normalized(h) * gate
+        return self._normalized(h * gate)
+
+    def _normalized(self, h: Array) -> Array:
+        groups = self.num_key_heads
+        by_group = parts.in_heads(h, (groups, h.shape[-1] // groups))
+        h = parts.join_heads(self.norm_of_group(by_group))
+        return h * parts.broadcast_param(self.norm_scale, h)

@@ -49,10 +49,15 @@ class ModuleFactory:
     rngs: nnx.Rngs
 
     def linear(
-        self, inputs: int, outputs: int, init: Initializer = PYTORCH_UNIFORM
+        self,
+        inputs: int,
+        outputs: int,
+        init: Initializer = PYTORCH_UNIFORM,
+        *,
+        bias: bool = False,
     ) -> nnx.Linear:
-        """A linear layer without a bias."""
-        options = {"use_bias": False, "kernel_init": init, **vars(self)}
+        """A linear layer, whose bias, if it has one, starts at zero."""
+        options = {"use_bias": bias, "kernel_init": init, **vars(self)}
         return nnx.Linear(inputs, outputs, **options)
 
     def norm(self, size: int, epsilon: float, scale: bool = True) -> nnx.RMSNorm:
@@ -193,10 +198,15 @@ def l2_normalized(x: Array) -> Array:
     return unit(x.astype(at_least_float32(x.dtype))).astype(x.dtype)
 
 
+def with_bias(x: Array, bias: nnx.Param) -> Array:
+    """`x + bias`, in at least float32."""
+    x = x.astype(at_least_float32(x.dtype))
+    return x + broadcast_param(bias, x)
+
+
 def softplus(x: Array, bias: nnx.Param) -> Array:
     """`softplus(x + bias)`, in at least float32."""
-    x = x.astype(at_least_float32(x.dtype))
-    return jax.nn.softplus(x + broadcast_param(bias, x))
+    return jax.nn.softplus(with_bias(x, bias))
 
 
 def decay_rates(a_log: nnx.Param, dt: Array) -> Array:
