@@ -82,7 +82,7 @@ class Run:
         if steps.resets is not None and steps.time != 0:
             is_reset = jnp.any(steps.resets, steps.axis)
             state = masking.select(~is_reset, state, self.reset_state)
-            if not steps.rows_interact:
+            if steps.time != 1 and not steps.rows_interact:
                 inputs = masking.last_inputs(self.inputs, steps.lengths, steps.axis)
                 is_valid = steps.lengths > 0
         found = masking.zero_unless(is_valid, jax.lax.stop_gradient((inputs, state)))

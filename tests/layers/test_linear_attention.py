@@ -417,23 +417,31 @@ FALCON_H1 = {
     "model_type": "falcon_h1",
     "rms_norm_eps": 1e-5,
     "mamba_d_state": 3,
+    "mamba_rms_norm": True,
     "mamba_norm_before_gate": False,
     "ssm_in_multiplier": 1.0,
     "ssm_multipliers": [1.0, 1.0, 1.0, 1.0, 1.0],
 }
+ZAMBA2 = {"model_type": "zamba2", "time_step_min": 1e-3, "mamba_d_state": 3}
+OLMO_HYBRID = {"model_type": "olmo_hybrid", "linear_allow_neg_eigval": True}
 # The layer, a change of its config, and the option that the message names. A layer
 # equals none of these modules, but has weights of the same names.
 FOREIGN = [
     ("Mamba", None, "config"),
-    ("Mamba", {"model_type": "falcon_mamba", "mixer_rms_eps": 1e-6}, "mixer_rms_eps"),
+    (
+        "Mamba",
+        {"model_type": "falcon_mamba", "mixer_rms_eps": 1e-6},
+        "layer.norm_epsilon",
+    ),
     ("Mamba", {"hidden_act": "relu"}, "hidden_act"),
-    ("Mamba2", {"time_step_limit": (0.0, 0.1)}, "time_step_limit"),
+    ("Mamba2", {"time_step_limit": (0.0, 0.1)}, "layer.time_step_limit"),
     ("Mamba2", {"layer_norm_epsilon": 1e-6}, "layer.norm_epsilon"),
-    ("Mamba2", {"model_type": "zamba2", "time_step_min": 1e-3}, "time_step_min"),
+    ("Mamba2", ZAMBA2, "layer.time_step_limit"),
     ("Mamba2", {"model_type": "nemotron_h"}, "config"),
     ("Mamba2", FALCON_H1 | {"ssm_in_multiplier": 1.25}, "ssm_in_multiplier"),
     ("Mamba2", FALCON_H1 | {"ssm_multipliers": [1.0] * 4 + [0.5]}, "ssm_multipliers"),
-    ("GatedDeltaNet", {"model_type": "olmo_hybrid"}, "model_type"),
+    ("GatedDeltaNet", {"model_type": "jamba"}, "model_type"),
+    ("GatedDeltaNet", OLMO_HYBRID, "layer.norm_epsilon"),
     ("GatedDeltaNet", {"linear_key_head_dim": 6}, "layer.key_size"),
     ("KimiDeltaAttention", {"hidden_act": "gelu"}, "hidden_act"),
     ("RWKV7TimeMix", {"model_type": "rwkv7"}, "config"),
