@@ -67,12 +67,12 @@ def test_scores_of_a_normalized_vector_of_zeros_are_finite():
 
     def loss(params):
         state = cell.initial_state(MEMORY, LENGTHS)
-        return jnp.sum(over_time(cell.bind(params), state)[0] ** 2)
+        return jnp.sum(over_time(cell.bind(params), state, X[:, :1])[0] ** 2)
 
     params = params_of(cell)
     mechanism, *_ = [x for x in params.values() if "attention_v" in x]
     mechanism["attention_v"] = jnp.zeros(H, jnp.float32)
-    gradient = jax.grad(loss)(params)
+    gradient = jax.jit(jax.grad(loss))(params)
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
@@ -106,25 +106,32 @@ def test_the_padding_of_a_memory_leaves_no_trace(mechanism):
 def test_a_stack_shares_nothing_of_it():
     stack = jaxrnn.MultiRNNCell([CELL, jaxrnn.GRUCell(2)])
     params = drawn(stack, X[:, 0])
-    attention, _ = over_time(CELL.bind(params["cell_0"]), STATE)
-    upper = stack.cells[1].bind(params["cell_1"])
-    zeros = upper.zero_state(B, X.dtype)
-    want, _ = over_time(upper, zeros, attention)
-    got, _ = over_time(stack.bind(params), (STATE, zeros))
-    np.testing.assert_allclose(got, want, 1e-5, 1e-6)
-    started, _ = stack.bind(params).start((STATE, zeros))
-    want = CELL.bind(params["cell_0"]).start(STATE)
-    np.testing.assert_array_equal(started.memory.value.keys, want.memory.value.keys)
+
+    @jax.jit
+    def run():
+        attention, _ = over_time(CELL.bind(params["cell_0"]), STATE)
+        upper = stack.cells[1].bind(params["cell_1"])
+        zeros = upper.zero_state(B, X.dtype)
+        want, _ = over_time(upper, zeros, attention)
+        return over_time(stack.bind(params), (STATE, zeros))[0], want
+
+    np.testing.assert_allclose(*run(), 1e-5, 1e-6)
 
 
 def test_each_run_computes_the_keys_from_its_own_parameters():
     _, passed_on = over_time(CELL.bind(PARAMS), STATE)
     assert jax.tree.structure(passed_on) == jax.tree.structure(STATE)
-    loss = lambda params: jnp.sum(over_time(CELL.bind(params), passed_on)[0])
-    assert np.abs(jax.grad(loss)(PARAMS)["memory_layer"]["kernel"]).max() > 0
-    other = CELL.bind(jax.tree.map(lambda p: 2 * p, PARAMS))
     fresh = passed_on._replace(memory=STATE.memory)
-    got, want = (over_time(other, state)[0] for state in (passed_on, fresh))
+
+    @jax.jit
+    @functools.partial(jax.grad, has_aux=True)
+    def run(params, state):
+        outputs, _ = over_time(CELL.bind(params), state)
+        return jnp.sum(outputs), outputs
+
+    other = jax.tree.map(lambda p: 2 * p, PARAMS)
+    (gradient, got), (_, want) = (run(other, state) for state in (passed_on, fresh))
+    assert np.abs(gradient["memory_layer"]["kernel"]).max() > 0
     np.testing.assert_array_equal(got, want)
 
 
@@ -144,11 +151,12 @@ def test_noise_is_drawn_from_the_key_of_the_run():
     noisy = attending(monotonic(sigmoid_noise=1.0))
     quiet = attending(monotonic())
     params, state = params_of(noisy), noisy.initial_state(MEMORY)
-    run = lambda key: over_time(noisy.bind(params, key), state)[0]
+    run = jax.jit(lambda key: over_time(noisy.bind(params, key), state)[0])
     one, same, other = (run(jax.random.key(seed)) for seed in (1, 1, 2))
     np.testing.assert_array_equal(one, same)
     assert np.abs(one - other).max() > 1e-3
-    np.testing.assert_array_equal(run(None), over_time(quiet.bind(params), state)[0])
+    unkeyed = jax.jit(lambda: over_time(quiet.bind(params), state)[0])()
+    np.testing.assert_array_equal(run(None), unkeyed)
     assert (noisy.is_random, quiet.is_random) == (True, False)
 
 

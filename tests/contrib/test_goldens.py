@@ -9,9 +9,7 @@ from ..golden import replay, store
 
 CASES = store.attention() + store.recorded("seq2seq")["cases"]
 name_of = lambda case: case["name"]
-FAST = "bahdanau_norm-ragged luong_recursive-ragged luong_parallel-whole"
-FAST += " bahdanau_hard-whole training-cut greedy-impute beam-3-early"
-FAST += " loss-00-ragged-float64 tree-ragged"
+FAST = "luong_recursive-ragged greedy-impute loss-00-ragged-float64 tree-ragged"
 
 
 @pytest.mark.fast(*FAST.split())
@@ -28,7 +26,7 @@ EAGER += " sample-certain-impute custom inference-samples beam-5-early-penalty"
 EAGER += " attention-beam-3-luong loss-03-ragged-float64 tree-whole history"
 
 
-@pytest.mark.fast("training-f32")
+@pytest.mark.fast("tree-whole")
 @pytest.mark.parametrize(
     "case", [case for case in CASES if case["name"] in EAGER.split()], ids=name_of
 )

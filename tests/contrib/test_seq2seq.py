@@ -116,6 +116,7 @@ def feeding_outputs(**options):
     )
 
 
+@pytest.mark.slow
 def test_ids_are_those_of_decode():
     """The goldens hold those of a greedy search."""
     helper = sampling(softmax_temperature=1.5, key=KEY)
@@ -227,6 +228,7 @@ def attended_beams(memory, width, **options):
     return contrib.dynamic_decode(decoder, maximum_iterations=5)
 
 
+@pytest.mark.slow
 def test_beams_without_a_possible_id():
     """Neither their scores nor the gradients of other rows are NaN."""
     is_dead = np.arange(BATCH)[:, None] == 1
@@ -359,12 +361,12 @@ REFUSALS = [
     (ValueError, "`seed`", lambda: sampling(seed=2**32, key=KEY)),
     (ValueError, "`sampling_probability`", lambda: scheduled(jnp.ones(2))),
     # One number would be fed as each of three features.
-    (ValueError, r"`embedding\(ids\)`", decoding(lambda: basic(scheduled(0.5, embedding=TABLE[:, :1])))),
+    (ValueError, r"`embedding\(ids\)`", jax.jit(decoding(lambda: basic(scheduled(0.5, embedding=TABLE[:, :1])), max_time=2))),
     (ValueError, "`outputs`", decoding(lambda: basic(feeding_outputs(), layer=lambda x: x[:, :1]))),
     (ValueError, r"`next_inputs_fn\(outputs\)`", decoding(lambda: basic(feeding_outputs(next_inputs_fn=lambda x: x[:, :1])))),
     (TypeError, "`logits`", decoding(lambda: basic(GREEDY, layer=lambda x: (x, x)))),
     (ValueError, "`initial_state`", lambda: contrib.BeamSearchDecoder(BOUND, TABLE, START, END, STATE, 2)),
-    (ValueError, "`embedding`", decoding(lambda: beams_of(TABLE[:4]))),
+    (ValueError, "`embedding`", jax.jit(decoding(lambda: beams_of(TABLE[:4]), maximum_iterations=2))),
     (ValueError, "`multiplier`", lambda: beams(0)),
     (ValueError, "`coverage_penalty_weight`", decoding(lambda: beams(2, coverage_penalty_weight=0.1))),
     (ValueError, "`step_ids`", lambda: contrib.gather_tree(zeros, zeros, START, END)),

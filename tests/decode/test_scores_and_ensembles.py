@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -67,7 +66,7 @@ def test_the_gradient_is_that_of_a_teacher_forced_loss():
     run = lambda params: decode.score(make_model("lstm", params), ids)
     got, want = differentiated(run, params), differentiated(of_driver, params)
     assert_near(got, want, tolerance=1e-9)
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(got[1]))
+    assert all(np.any(leaf) for leaf in jax.tree.leaves(jax.device_get(got[1])))
 
 
 def test_what_follows_the_end_has_no_effect():
@@ -148,9 +147,8 @@ def test_gradients_are_finite_where_an_id_is_impossible():
         limited = dataclasses.replace(model, project=project)
         return decode.score(decode.ensemble([limited] * 2), ids).sum()
 
-    gradient = jax.jit(jax.grad(loss))(params)
-    chex.assert_tree_all_finite(gradient)
-    assert all(np.any(leaf) for leaf in jax.tree.leaves(gradient))
+    gradient = jax.tree.leaves(jax.device_get(jax.jit(jax.grad(loss))(params)))
+    assert all(np.isfinite(leaf).all() and leaf.any() for leaf in gradient)
 
 
 # Refusals.
