@@ -192,8 +192,8 @@ def layout(weights):
 
 
 @pytest.mark.fast(
-    *("torch-lstm_projected_both", "torch-gru", "keras-gru_before_both"),
-    *("keras-lstm_softsign", "onnx-lstm_both", "onnx-gru_after_both", "tf1-scoped"),
+    *("torch-lstm_projected_both", "keras-gru_before_both", "tf1-scoped"),
+    *("onnx-lstm_both", "onnx-gru_after_both"),
 )
 @pytest.mark.parametrize("case", NAMES)
 def test_there_and_back(case):

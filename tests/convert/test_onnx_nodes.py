@@ -76,6 +76,7 @@ TAKEN = {
 }
 
 
+@pytest.mark.fast("alpha*", "any_case", "coupled_both", "gates_after")
 @pytest.mark.parametrize("name", TAKEN)
 def test_what_onnxruntime_takes(name):
     kind, attributes = TAKEN[name]

@@ -206,7 +206,7 @@ def peer(case):
         return MAKE[case]()
 
 
-@pytest.mark.fast("haiku-rnn", "haiku-conv_1", "equinox-lstm_no_bias", "*-lstm_relu")
+@pytest.mark.fast("haiku-rnn", "equinox-lstm_no_bias", "nnx-lstm_relu")
 @pytest.mark.parametrize("case", MAKE)
 def test_there_and_back(case):
     """Outputs, gradients, and the weights that `save` gives.

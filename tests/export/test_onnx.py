@@ -72,6 +72,7 @@ def states_of(cell):
     return jax.tree.map(lambda z: draw(size=z.shape).astype(z.dtype), states)
 
 
+@functools.partial(jax.jit, static_argnames="time_major")
 def driver(cell, x, lengths=None, states=None, time_major=False):
     """`outputs` and all states, flat."""
     options = {"dtype": x.dtype, "time_major": time_major}

@@ -189,7 +189,7 @@ ADVICE = [
 ]  # fmt: skip
 
 
-@pytest.mark.fast("*dtype=jnp*", "*max_time*", "*in_features*", "*prefix*", "*pack*")
+@pytest.mark.fast("*dtype=jnp*", "*max_time*", "*prefix*")
 @pytest.mark.parametrize(
     ("advice", "fails", "followed"), ADVICE, ids=lambda x: x if type(x) is str else ""
 )
