@@ -242,14 +242,13 @@ def test_sentences_count_and_name_the_cases():
 # `python -m benchmarks gpu`
 
 
-def test_a_check_of_a_gpu_fails_if_a_number_is_wrong():
+@pytest.mark.fast("nan")
+@pytest.mark.parametrize("wrong", [1.01, np.nan])
+def test_a_check_of_a_gpu_fails_if_a_number_is_wrong(wrong):
     cell = gpu.jaxrnn.GRUCell(gpu.SIZE)
-    for wrong in 1.01, np.nan:
-        run = lambda *args, wrong=wrong: jax.tree.map(
-            lambda x: wrong * x, gpu.dynamic(*args)
-        )
-        with pytest.raises(ValueError, match="the results deviate by"):
-            gpu.check(cell, run, gpu.scan)
+    run = lambda *args: jax.tree.map(lambda x: wrong * x, gpu.dynamic(*args))
+    with pytest.raises(ValueError, match="the results deviate by"):
+        gpu.check(cell, run, gpu.scan)
 
 
 @pytest.mark.slow

@@ -254,7 +254,7 @@ def test_a_forget_bias_moves_into_the_bias(name):
     np.testing.assert_array_equal(again.params["bias"], want, strict=True)
 
 
-@pytest.mark.fast("*-lstm")
+@pytest.mark.fast("torch-lstm", "keras-lstm", "onnx-lstm")
 @every_kind
 def test_there_and_back_under_jit(name):
     """The same bits as of concrete weights; some weights may stay concrete."""

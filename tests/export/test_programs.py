@@ -88,6 +88,7 @@ def test_any_batch_and_time(name):
     same(program.call(*data()), jax.jit(FUNCTIONS[name])(*data()))
 
 
+@pytest.mark.slow
 def test_any_depth():
     cell, x = jaxrnn.GRUCell(5), jnp.ones((2, 3, 3), F32)
     params = cell.init(jax.random.key(0), x[:, 0])
