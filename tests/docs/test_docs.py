@@ -44,11 +44,16 @@ def pages(users_flags):
         yield pool
 
 
-@pytest.mark.fast("README.md")
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=str)
 def test_page(page, pages, fast_to_compile):
     done = pages.submit(run_page.run, str(page), (ROOT / page).read_text())
     assert done.result() > 0
+
+
+def test_the_readme_in_this_process(users_settings):
+    """A process of its own would import all packages again."""
+    assert run_page.run("README.md", (ROOT / "README.md").read_text()) == 1
 
 
 # What only a clone holds, and the pages about data in a clone, which say so.

@@ -405,6 +405,12 @@ def check(case, *, jit=True, spare=0):
 # Calls that raise.
 
 
+def _filled(cell, step):
+    """Parameters of ones for one step of inputs; drawing numbers would compile."""
+    shapes = jax.eval_shape(lambda: cell.init(jax.random.key(0), step))
+    return jax.tree.map(lambda leaf: np.ones(leaf.shape, leaf.dtype), shapes)
+
+
 def bound_cells(error):
     """The error's cells, bound to fresh parameters; none if one is only to be made."""
     if error["function"] == "build":
@@ -412,7 +418,7 @@ def bound_cells(error):
     leaf = lambda size: jax.ShapeDtypeStruct((3, *size["shape"]), jnp.float32)
     step, key = trees.sizes(error["step"], leaf), jax.random.key(0)
     specs = [spec for spec in (error["cell"], error["cell_bw"]) if spec is not None]
-    bind = lambda cell: cell.bind(cell.init(key, step), key)
+    bind = lambda cell: cell.bind(_filled(cell, step), key)
     return [s["not_a_cell"] if "not_a_cell" in s else bind(build(s)) for s in specs]
 
 
@@ -431,7 +437,7 @@ def attempt(error, bound):
 
 def stand_ins(case):
     """Arguments and states of ones, and parameters, where TensorFlow's were drawn."""
-    specs, key, dtype = case["cells"], jax.random.key(0), case["dtype"]
+    specs, dtype = case["cells"], case["dtype"]
 
     def ones(size, batched=False):
         rows = [case["batch"]] * (batched and size.get("batched", True))
@@ -440,7 +446,7 @@ def stand_ins(case):
     def params(specs, depth=3):
         if specs.keys() & {"class", "cells", "custom"}:
             step = jax.ShapeDtypeStruct((3, depth), jnp.dtype(dtype))
-            return build(specs).init(key, step)
+            return _filled(build(specs), step)
         depths = [8 if name == "layer_1" else depth for name in specs]
         pairs = zip(specs, depths, strict=True)
         return {name: params(specs[name], depth) for name, depth in pairs}
