@@ -74,8 +74,12 @@ def test_refuses_as_tensorflow(error):
             replay.bound_cells(error)
         return
     bound = replay.bound_cells(error)
-    with refusal(error):
+
+    def attempt():
         replay.attempt(error, bound)
+
+    with refusal(error):
+        jax.eval_shape(attempt)  # What jaxrnn accepts is only traced.
 
 
 REFUSALS = store.recorded("tf1_loops")["refusals"]
