@@ -26,7 +26,7 @@ PEERS += [("recurrences", run) for run in ("scan", "chunked", "associative")]
 SMALL = [*cases.RACE["smoke"], *cases.RECURRENCES["smoke"], *cases.VERSIONS["smoke"]]
 
 
-@pytest.mark.fast("rglru*")
+@pytest.mark.slow
 @pytest.mark.parametrize("case", SMALL, ids=lambda case: case.name)
 def test_all_peers_compute_the_same_numbers(users_settings, case):
     """Every variant of a peer, not only the one that races."""

@@ -14,7 +14,7 @@ import pytest
 from helpers import assert_near, bound, differentiated, draw, refusals
 
 import jaxrnn
-from jaxrnn import contrib, decode
+from jaxrnn import contrib
 
 from ..golden.hand_decoders import END
 
@@ -116,26 +116,6 @@ def feeding_outputs(**options):
     )
 
 
-@pytest.mark.slow
-def test_ids_are_those_of_decode():
-    """The goldens hold those of a greedy search."""
-    helper = sampling(softmax_temperature=1.5, key=KEY)
-    embed = lambda ids: jnp.asarray(TABLE)[ids]
-    model = decode.Model(BOUND, embed, project, STATE, START, END)
-
-    @jax.jit
-    def run():
-        got = contrib.dynamic_decode(basic(helper), maximum_iterations=9)
-        return got, decode.sample(model, 9, KEY, temperature=1.5)
-
-    (outputs, _, lengths), want = run()
-    np.testing.assert_array_equal(lengths, want.lengths)
-    assert 1 < len(set(lengths.tolist()))
-    ids = want.ids[:, : outputs.sample_id.shape[1]]
-    inside = np.arange(ids.shape[1]) < np.asarray(lengths)[:, None]
-    np.testing.assert_array_equal(outputs.sample_id[inside], ids[inside])
-
-
 def test_keys_and_seeds_separate_draws():
     def ids(**options):
         outputs, _, _ = contrib.dynamic_decode(basic(scheduled(0.5, **options)))
@@ -228,39 +208,6 @@ def attended_beams(memory, width, **options):
     return contrib.dynamic_decode(decoder, maximum_iterations=5)
 
 
-@pytest.mark.slow
-def test_beams_without_a_possible_id():
-    """Neither their scores nor the gradients of other rows are NaN."""
-    is_dead = np.arange(BATCH)[:, None] == 1
-    count = lambda params, inputs, state, key=None: (state, state + 1)
-    cell = jaxrnn.FunctionCell(count, 1, 1).bind({})
-    tiled = contrib.tile_batch(np.zeros((BATCH, 1)), 2)
-
-    def run(weights, dead_from):
-        def layer(counts):
-            dead = is_dead & (counts[..., 0] >= dead_from)
-            logits = weights[counts[..., 0].astype(int)]
-            return jnp.where(dead[..., None], -jnp.inf, logits)
-
-        decoder = contrib.BeamSearchDecoder(cell, TABLE, START, END, tiled, 2, layer)
-        outputs, state, _ = contrib.dynamic_decode(decoder, maximum_iterations=3)
-        scores = outputs.beam_search_decoder_output.scores[:, -1]
-        total = jnp.sum(jnp.where(is_dead, 0.0, scores))
-        return total, (outputs.predicted_ids, state.log_probs, scores)
-
-    both = jax.jit(jax.grad(run, has_aux=True))
-    weights = draw(3, VOCAB)
-    weights[:, END] = -9.0
-    want_gradient, want = both(weights, 9)
-    alive = lambda tree: jax.tree.map(lambda x: x[~is_dead[:, 0]], tree)
-    for dead_from in (0, 1, 2):
-        gradient, got = both(weights, dead_from)
-        np.testing.assert_allclose(gradient, want_gradient, rtol=1e-12)
-        assert_near(alive(got), alive(want), tolerance=1e-12)
-        assert np.isneginf(got[1][1]).all()
-        assert np.isneginf(got[2][1]).all()
-
-
 @jax.jit
 def attended(x, memory):
     """Outputs, and alignments `[batch, time, memory_time]`, of `dynamic_rnn`."""
@@ -282,19 +229,6 @@ def test_arrays_in_the_state_hold_the_steps_of_the_final_beams():
     history = np.swapaxes(state.cell_state.alignment_history, 0, 1)
     taken = np.logical_and.accumulate(read != END, axis=1)
     np.testing.assert_allclose(history[taken], want[taken], rtol=1e-9)
-
-
-@pytest.mark.slow
-def test_states_with_scalars_and_arrays():
-    decoder = basic(TRAINING, ATTENDING, ATTENTION.initial_state(MEMORY))
-    run = lambda: contrib.dynamic_decode(decoder, impute_finished=True)
-    outputs, final, _ = jax.jit(run)()
-    want, alignments = attended(INPUTS, MEMORY)
-    alive = np.arange(TIME) < LENGTHS[:, None]
-    np.testing.assert_allclose(outputs.rnn_output[alive], project(want)[alive], 1e-9)
-    assert final.time == TIME
-    history = np.swapaxes(final.alignment_history.stack(), 0, 1)
-    np.testing.assert_allclose(history[alive], alignments[alive], 1e-9)
 
 
 # The loss.

@@ -12,7 +12,6 @@ from decoders import (
     END,
     START,
     OneRow,
-    every_sequence,
     make_model,
     make_params,
     padded,
@@ -61,55 +60,6 @@ def test_beams_equal_lists(kind, vocab, max_length, width, count):
         one, other = decoded.lengths.max(axis=1).tolist()
         waited |= one != other
     assert waited == (width == count)  # One example waits for the other.
-
-
-@pytest.mark.slow
-def test_beams_of_a_vocabulary_without_an_end():
-    """The beams are all sequences of three ids; one of these ids is END elsewhere."""
-    params = make_params("lstm", 3, 1)
-    model = make_model("lstm", params, 30, eos_id=None)
-    decoded = jax.jit(lambda: decode.beam_search(model, 3, num_beams=30))()
-    for row in range(2):
-        model = OneRow("lstm", params, row)
-        every = itertools.product(range(3), repeat=3)
-        want = sorted(((model.score(ids), [*ids]) for ids in every), reverse=True)
-        ids, scores, lengths = (np.asarray(x[row]) for x in decoded)
-        np.testing.assert_allclose(scores[:27], [s for s, _ in want], atol=1e-12)
-        assert ids[:27].tolist() == [ids for _, ids in want]
-        assert lengths.tolist() == [3] * 27 + [0] * 3
-        assert np.isneginf(scores[27:]).all()
-        assert (ids[27:] == -1).all()
-
-
-# Beams against all sequences, and against contrib's beams.
-
-RULES = [(1.0, "power"), (-2.0, "gnmt")]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("penalty", "form"), RULES)
-def test_the_beams_are_the_best_of_all_sequences(penalty, form):
-    """With a beam for each prefix, the search is exhaustive, so it finds them all."""
-    length, vocab = 4, 3
-    found = sorted(every_sequence(vocab, length))
-    width = len(found)
-    assert width == 2**4 + 2**3 + 2**2 + 2 + 1
-    options = {"length_penalty": penalty, "length_penalty_form": form}
-    for seed in range(3):
-        params = make_params("gru", vocab, seed)
-        model = make_model("gru", params, width)
-        run = jax.jit(lambda m: decode.beam_search(m, length, width, **options))
-        ids, scores, lengths = run(model)
-        for row in range(2):
-            one = OneRow("gru", params, row)
-            log_probs = np.array([one.score(i) for i in found])
-            n = np.array([len(i) for i in found], float)
-            base = n if form == "power" else (5 + n) / 6
-            want = log_probs / np.power(base, penalty)
-            order = np.argsort(-want)
-            np.testing.assert_allclose(scores[row], want[order], atol=1e-12)
-            assert ids[row].tolist() == [padded(found[i], length) for i in order]
-            assert lengths[row].tolist() == [len(found[i]) for i in order]
 
 
 def in_contrib(params, eos, width, length, weight):

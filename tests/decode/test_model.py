@@ -125,6 +125,7 @@ def test_gradients_with_respect_to_a_model():
     assert np.any(want["kernel"])
 
 
+@pytest.mark.slow
 def test_modules_of_nnx_are_leaves():
     run, traced = counted(RUNS["greedy"])
     for seed in range(2):
