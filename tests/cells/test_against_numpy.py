@@ -207,6 +207,9 @@ CELLS = {
     "mlstm_scale": memory(jaxrnn.MLSTMMemoryCell, mlstm, scale=3.0),
 }
 
+# Memories with the rule of another row, and the scale or the decays of a third.
+OTHERS, slow = ("linear", "delta_key_decay", "mlstm", "mlstm_scale"), pytest.mark.slow
+
 
 def by_loop(step, params, xs, state, start):
     """The outputs and the final state; `start` is the state at resets."""
@@ -222,7 +225,9 @@ def by_loop(step, params, xs, state, start):
     return np.stack(outputs, axis=1), state
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=slow) if n in OTHERS else n for n in CELLS]
+)
 def test_a_cell_is_the_loop_of_its_step(name):
     """With lengths, and with resets to a state."""
     cell, step, *inputs = CELLS[name]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, assert_same, differentiated, draw, refusals
+from helpers import assert_near, assert_same, differentiated, draw, drawn, refusals
 
 import jaxrnn
 from jaxrnn import (
@@ -164,12 +164,12 @@ def test_a_class_that_also_overrides_what_is_used():
     x = jnp.ones((2, 4, 3))
     inner = jaxrnn.GRUCell(2)
     cells = Wrapper(inner, 3), contrib.InputProjectionWrapper(inner, 3)
-    params = cells[0].init(jax.random.key(0), x[:, 0])
+    params = drawn(cells[0], x[:, 0])
     run = lambda cell: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
     (mine, state), (outputs, want) = map(run, cells)
     assert_near((mine, state), (2 * outputs, want), tolerance=1e-12)
     cell = FromOnes(3)
-    params = cell.init(jax.random.key(0), x[:, 0])
+    params = drawn(cell, x[:, 0])
     run = functools.partial(jaxrnn.dynamic_rnn, cell.bind(params), x)
     resets = jnp.ones((2, 4), bool)
     ones = cell.zero_state(2, x.dtype)
@@ -259,8 +259,8 @@ RESETS = np.random.default_rng(0).random((ROWS, TIME)) < 0.3
 
 
 def inputs_of(cell):
-    drawn = [draw(ROWS, TIME, *size, seed=i) for i, size in enumerate(cell.input_sizes)]
-    return Inputs(*drawn[:3], -np.abs(drawn[3]))
+    parts = [draw(ROWS, TIME, *size, seed=i) for i, size in enumerate(cell.input_sizes)]
+    return Inputs(*parts[:3], -np.abs(parts[3]))
 
 
 @pytest.mark.slow
@@ -324,11 +324,12 @@ test_a_rule_is_refused_when_it_is_defined_or_first_used = refusals(
 
 
 def run_memory(**members):
-    """A run of a memory with other members."""
+    """The types of the results of a memory with other members."""
     cell = type("Memory", (extend.BareMemoryCell,), {"rule": Chunks()} | members)
     cell, options = cell(*SIZES), {"dtype": float, "mask": RESETS}
     options["return_states"] = True
-    return jaxrnn.dynamic_rnn(cell.bind({}), inputs_of(cell), **options)
+    run = functools.partial(jaxrnn.dynamic_rnn, cell.bind({}), **options)
+    return jax.eval_shape(run, inputs_of(cell))
 
 
 def wrong_chunk(self, chunk):

@@ -167,7 +167,8 @@ def test_mapped_rows_count(rows, is_native, one_device):
 
     step = jax.grad(total)
     assert len(calls(lambda p: step(p, None), params)) == 2 * is_native
-    assert_near(step(params, None), step(params, "xla"))
+    if is_native:
+        assert_near(step(params, None), step(params, "xla"))
 
 
 @pytest.mark.parametrize(

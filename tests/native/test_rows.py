@@ -147,7 +147,7 @@ CASES = [("projected", form) for form in FORMS]
 CASES += [(name, "of_all") for name in CELLS if name not in ("projected", "normed")]
 
 
-@pytest.mark.fast("projected-of_all", "gru-of_all")
+@pytest.mark.fast("gru-of_all")
 @pytest.mark.parametrize(("name", "form"), CASES)
 def test_maps_over_rows_are_those_of_xlas_loop(name, form):
     cell = CELLS[name]

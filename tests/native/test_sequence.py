@@ -115,7 +115,7 @@ WITH_OPTIONS = [
 ]
 
 
-@pytest.mark.fast("rnn-padding-*", "gru-*", "joined-mask-*")
+@pytest.mark.fast("gru-resets-*", "joined-mask-*")
 @pytest.mark.parametrize(("name", "what", "time_major"), WITH_OPTIONS)
 def test_padding_resets_masks_and_states_of_all_steps(name, what, time_major):
     """Row 0 has no steps and NaN in its state; row 1 has one step; padding is NaN."""
@@ -187,7 +187,7 @@ def test_derivatives_of_all_kinds(name, kind):
 AXES = {"x": (None, 0, None, None), "params": (0, None, None, None), "all": (0,) * 4}
 
 
-@pytest.mark.fast("all-False")
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mapped", "time_major"), [("x", False), ("params", True), ("all", False)]
 )

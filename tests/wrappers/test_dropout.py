@@ -210,7 +210,7 @@ DRAWN = [
 
 
 @pytest.mark.loops
-@pytest.mark.fast("per_*")
+@pytest.mark.fast("per_step-*")
 @pytest.mark.parametrize(("masks", "impl", "platform"), DRAWN)
 def test_masks_of_all_steps_are_those_of_single_steps(
     masks, impl, platform, monkeypatch
@@ -251,7 +251,10 @@ RUNS = {
 # A cell, and how it is run.
 LOOPS = {
     "stack": (MultiRNNCell([drops(LSTM, *ALL), drops(GRU, *ALL)]), "lengths"),
-    "leaves": (drops(LSTM, *ALL, dropout_state_filter_visitor=everything), "resets"),
+    "leaves": (
+        drops(LSTM, *ALL, dropout_state_filter_visitor=everything, mask_per_row=True),
+        "resets",
+    ),
     "rows": (drops(LSTM, 1, 1, 0.5, mask_per_row=True), "parts"),
     "peepholes": (drops(PEEPHOLES, *ALL), "parts"),
     "normalized": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "resets"),
@@ -260,7 +263,7 @@ LOOPS = {
 
 
 @pytest.mark.loops
-@pytest.mark.fast("leaves", "rows")
+@pytest.mark.fast("leaves")
 @pytest.mark.parametrize(("cell", "options"), LOOPS.values(), ids=LOOPS)
 def test_a_loop_drops_like_a_scan(cell, options):
     x = draw(3, 6, 50, dtype=F32)

@@ -35,11 +35,12 @@ def per_row(x):
     return x * np.array([[1.0], [-2.0], [3.0]])
 
 
+# Functions between two cells, which may read an array of weights.
 FUNCTIONS = {
-    "relu": [jax.nn.relu],
-    "unit": [of_unit_length],
-    "per_row": [per_row],
-    "shape": [jnp.tanh, lambda x: jnp.concatenate([x, x * 2], axis=-1)],
+    "relu": lambda weights: [jax.nn.relu],
+    "dense": lambda weights: [lambda x: x @ weights, of_unit_length],
+    "per_row": lambda weights: [per_row],
+    "shape": lambda weights: [jnp.tanh, lambda x: jnp.concatenate([x, x * 2], axis=-1)],
 }
 
 
@@ -61,7 +62,7 @@ def two_runs(functions, params, x, lengths, lower=LOWER, last=lambda x: x, **opt
     if lengths is not None:  # A row's first output in place of the zeros.
         valid = np.arange(x.shape[1]) < lengths[:, None]
         outputs = jnp.where(valid[..., None], outputs, outputs[:, :1])
-    mapped = jnp.stack([compose(functions)(x) for x in jnp.unstack(outputs, axis=1)], 1)
+    mapped = jax.vmap(compose(functions), in_axes=1, out_axes=1)(outputs)
     outputs, other = run(UPPER, params["cell_1"], mapped)
     outputs = last(outputs)
     if lengths is not None:
@@ -69,26 +70,38 @@ def two_runs(functions, params, x, lengths, lower=LOWER, last=lambda x: x, **opt
     return outputs, (state, other)
 
 
-@pytest.mark.fast("unit-lengths", "per_row-all", "shape-lengths")
+@pytest.mark.fast("dense-lengths")
 @pytest.mark.parametrize("lengths", [None, LENGTHS], ids=["all", "lengths"])
 @pytest.mark.parametrize("name", FUNCTIONS)
 def test_equals_separate_runs(name, lengths):
-    functions = FUNCTIONS[name]
-    stack = MultiRNNCell([LOWER, *functions, UPPER, jnp.cos])
-    params, x = params_of(functions), X if lengths is None else PADDED
+    """Gradients reach an array that a function reads, also if parts are recomputed."""
+    functions, x = FUNCTIONS[name], X if lengths is None else PADDED
 
-    def run(params, x):
-        return jaxrnn.dynamic_rnn(stack.bind(params), x, lengths, dtype=F64)
+    def run(weights, params, x, strategy):
+        stack = MultiRNNCell([LOWER, *functions(weights), UPPER, jnp.cos])
+        options = {"dtype": F64, "swap_memory": strategy}
+        return jaxrnn.dynamic_rnn(stack.bind(params), x, lengths, **options)
 
-    got = differentiated(run, params, x)
-    wanted = lambda *given: two_runs(functions, *given, lengths, last=jnp.cos)
-    near(got, differentiated(wanted, params, x))
-    near(jax.jit(run)(params, x), got[0])
-    twice = lambda tree: jax.tree.map(lambda x: jnp.stack([x, x]), tree)
-    near(jax.vmap(run)(twice(params), twice(x)), twice(got[0]))
+    def wanted(weights, *given):
+        return two_runs(functions(weights), *given, lengths, last=jnp.cos)
+
+    given = WEIGHTS, params_of(functions(WEIGHTS)), x
+    want = differentiated(wanted, *given)
+    for strategy in False, jaxrnn.memory.Recompute(2):
+        near(differentiated(functools.partial(run, strategy=strategy), *given), want)
+
+
+def test_mapped_over_batches():
+    """Of a stack with a function that reads an array of one number for each row."""
+    stack = MultiRNNCell([LOWER, per_row, UPPER]).bind(params_of([per_row]))
+    run = lambda x: jaxrnn.dynamic_rnn(stack, x, dtype=F64)
+    xs = np.stack([X, 2 * X])
+    want = jax.tree.map(lambda *leaves: jnp.stack(leaves), *map(run, xs))
+    near(jax.vmap(run)(xs), want)
 
 
 @pytest.mark.loops
+@pytest.mark.fast("None-*")
 @pytest.mark.parametrize(
     ("implementation", "time_major"), [("xla", False), (None, True)]
 )
@@ -106,21 +119,6 @@ def test_cells_run_in_their_own_loops(implementation, time_major):
     got = jaxrnn.dynamic_rnn(stack, *args, **options)
     want = jaxrnn.dynamic_rnn(stack, *args, **options | {"implementation": "scan"})
     assert_near(got, want, tolerance=1e-5)
-
-
-def test_gradients_reach_an_array_that_a_function_reads():
-    """A dense layer between two cells, also if parts are recomputed."""
-    params = params_of([lambda x: x @ WEIGHTS])
-
-    def run(weights, params, **options):
-        stack = MultiRNNCell([LOWER, lambda x: x @ weights, UPPER])
-        return jaxrnn.dynamic_rnn(stack.bind(params), X, LENGTHS, dtype=F64, **options)
-
-    wanted = lambda w, params: two_runs([lambda x: x @ w], params, X, LENGTHS)
-    want = differentiated(wanted, WEIGHTS, params)
-    near(differentiated(run, WEIGHTS, params), want)
-    parts = functools.partial(run, swap_memory=jaxrnn.memory.Recompute(2))
-    near(differentiated(jax.jit(parts), WEIGHTS, params), want)
 
 
 def test_parameters_and_states_are_those_of_the_cells():
