@@ -64,7 +64,7 @@ COMPLEX = FunctionCell(complex_step, UNITS, UNITS, init, is_random=False)
 
 def drawn(seed, is_complex, *shape):
     real, imag = helpers.draw(2, *shape, seed=seed, dtype=np.float32)
-    return jax.device_put(real + 1j * imag if is_complex else real)
+    return real + 1j * imag if is_complex else real
 
 
 def arrays(*complex_ones):
@@ -74,7 +74,7 @@ def arrays(*complex_ones):
         drawn(seed, name in complex_ones, *shapes.get(name, (ROWS, UNITS)))
         for seed, name in enumerate(ARRAYS)
     )
-    return [u / abs(u), *others]
+    return jax.device_put([u / abs(u), *others])
 
 
 def in_numpy(u, inputs, state, reset_state):
@@ -174,12 +174,12 @@ STEP = jax.ShapeDtypeStruct((1, UNITS), F32)
 def test_complex_parameters_need_a_complex_module():
     """Initializers draw them, if they can; a bias of gates stays real."""
     cell = LSTMCell(UNITS, initializer=by_part(NORMAL, NORMAL, bias=chrono(9)))
-    params = cell.init(jax.random.key(0), STEP, C64)
+    params = jax.jit(lambda key: cell.init(key, STEP, C64))(jax.random.key(0))
     assert {x.dtype for x in params.values()} == {np.dtype(C64)}
     i, _, f, _ = np.split(np.asarray(params["bias"]), 4)
     assert ((f.imag == 0) & (f.real > 0) & (i == -f)).all()
     cell = GRUCell(UNITS, kernel_initializer=NORMAL)
-    bound = GRUCell(UNITS).bind(cell.init(jax.random.key(0), STEP, C64))
+    bound = GRUCell(UNITS).bind(helpers.drawn(cell, STEP, C64))
     make = lambda cell, dtype: in_nnx("RNN", cell, UNITS, param_dtype=dtype)
     with pytest.raises(TypeError, match="`param_dtype="):
         make(GRUCell(UNITS), F32).set_cells(bound)

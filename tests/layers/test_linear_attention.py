@@ -54,19 +54,27 @@ one_is_fast = pytest.mark.fast("*GatedDeltaNet")
 
 
 def create(name, dtype=jnp.float64):
-    kind = getattr(jaxrnn.nnx, name.split()[-1])
-    return kind(DEPTH, **LAYERS[name], param_dtype=dtype, rngs=nnx.Rngs(0))
+    kind, rngs = getattr(jaxrnn.nnx, name.split()[-1]), nnx.Rngs(0)
+    init = lambda rngs: kind(DEPTH, **LAYERS[name], param_dtype=dtype, rngs=rngs)
+    return nnx.jit(init)(rngs)  # One program.
 
 
-def make(name):
-    """A layer that runs in chunks, with no parameter of 0, such as an initial bias."""
+@functools.cache
+def parts_of(name):
+    """The graph and the state of `make(name)`."""
     layer = create(name)
     if name != "Mamba":
         layer.memory = dataclasses.replace(layer.memory, chunk_size=4)
     graph, state = nnx.split(layer)
     rng = np.random.default_rng(1)
-    drawn = jax.tree.map(lambda x: x + rng.normal(scale=0.1, size=x.shape), state)
-    return nnx.merge(graph, drawn)
+    noise = lambda x: np.asarray(x) + rng.normal(scale=0.1, size=x.shape)
+    return graph, jax.device_put(jax.tree.map(noise, state))
+
+
+def make(name):
+    """A layer that runs in chunks, with no parameter of 0, such as an initial bias."""
+    graph, state = parts_of(name)
+    return nnx.merge(graph, jax.tree.map(lambda x: x, state))
 
 
 def load(weights, layer, place=""):
@@ -102,14 +110,14 @@ def test_windows_give_what_one_call_gives(name):
     )
     want, last = of_window(layer, ROWS, None, mask, resets)
     assert not any(np.any(leaf[1]) for leaf in jax.tree.leaves(last))
-    for size, state in (1, layer.zero_state(2, ROWS.dtype)), (5, None):
-        outputs = []
-        for t in range(0, 2 * LENGTH, size):
-            at = np.s_[:, t : t + size]
-            output, state = of_window(layer, ROWS[at], state, mask[at], resets[at])
-            outputs.append(output)
-        got = jnp.concatenate(outputs, axis=1), state
-        assert_near(got, (want, last), tolerance=1e-12)
+    # Token by token, and the second half at once.
+    state, outputs = layer.zero_state(2, ROWS.dtype), []
+    for t in range(LENGTH + 1):
+        at = np.s_[:, t : t + 1] if t < LENGTH else np.s_[:, t:]
+        output, state = of_window(layer, ROWS[at], state, mask[at], resets[at])
+        outputs.append(output)
+    got = jnp.concatenate(outputs, axis=1), state
+    assert_near(got, (want, last), tolerance=1e-12)
 
 
 @pytest.mark.slow
@@ -126,43 +134,35 @@ def test_documents_of_a_row_are_separate(name):
 @one_is_fast
 @each_layer
 def test_a_step_of_training_on_packed_documents(name):
-    """All parameters have gradients, and the loss falls as the gradient says."""
-    layer, rate = make(name), 1e-5
+    """All parameters have gradients, and the loss falls as the gradient says.
+
+    Padding has no effect, even if it is NaN; outputs there are 0.
+    """
+    layer, rate, end = make(name), 1e-5, LENGTH + 3
     targets = np.random.default_rng(2).normal(size=ROWS.shape)
+    padded = np.array(ROWS)
+    padded[1, end:] = np.nan
 
-    def compute_loss(layer):
-        outputs, _ = call(layer, ROWS, resets=RESETS)
-        return jnp.mean((outputs - targets) ** 2)
+    def compute_loss(layer, x):
+        lengths = [2 * LENGTH, end]
+        results = call(layer, x, sequence_length=lengths, resets=RESETS)
+        return jnp.mean((results[0] - targets) ** 2), results
 
-    evaluate = nnx.jit(nnx.value_and_grad(compute_loss))
-    loss, gradient = evaluate(layer)
+    evaluate = nnx.jit(nnx.value_and_grad(compute_loss, has_aux=True))
+    got, want = (evaluate(layer, x) for x in (padded, ROWS))
+    assert_near(jax.tree.leaves(got), jax.tree.leaves(want), tolerance=1e-9)
+    (loss, (outputs, state)), gradient = got
+    shorter, last = run(layer, ROWS[:, :end], resets=RESETS[:, :end])
+    assert_near(outputs[1, :end], shorter[1], tolerance=1e-12)
+    assert not outputs[1, end:].any()
+    of_row_1 = functools.partial(jax.tree.map, lambda x: x[1])
+    assert_near(of_row_1(state), of_row_1(last), tolerance=1e-12)
     leaves = jax.tree.leaves(gradient)
     assert all(np.isfinite(x).all() and np.abs(x).max() > 1e-9 for x in leaves)
     nnx.Optimizer(layer, optax.sgd(rate), wrt=nnx.Param).update(layer, gradient)
     fall = rate * sum(np.sum(np.square(x)) for x in leaves)
-    np.testing.assert_allclose(loss - evaluate(layer)[0], fall, rtol=0.01)
-
-
-@one_is_fast
-@each_layer
-def test_padding_has_no_effect(name):
-    """On outputs, states and gradients, even if it is NaN; outputs there are 0."""
-    layer, steps = make(name), LENGTH // 2
-    padded = np.array(DOCUMENTS)
-    padded[:, steps:] = np.nan
-    lengths = np.full(len(padded), steps)
-
-    def compute_loss(layer, x, lengths):
-        outputs, state = call(layer, x, sequence_length=lengths)
-        return jnp.sum(outputs**2), (outputs, state)
-
-    gradient = nnx.jit(nnx.grad(compute_loss, has_aux=True))
-    got, (outputs, state) = gradient(layer, padded, lengths)
-    want, (shorter, last) = gradient(layer, padded[:, :steps], None)
-    assert_near(outputs[:, :steps], shorter, tolerance=1e-12)
-    assert not outputs[:, steps:].any()
-    assert_near(state, last, tolerance=1e-12)
-    assert_near(jax.tree.leaves(got), jax.tree.leaves(want), tolerance=1e-9)
+    (later, _), _ = evaluate(layer, padded)
+    np.testing.assert_allclose(loss - later, fall, rtol=0.01)
 
 
 @pytest.mark.loops
@@ -305,16 +305,18 @@ def test_narrow_parameters(name):
         assert outputs.dtype == x.dtype
         return jnp.sum(outputs.astype(jnp.float32))
 
-    for x in ROWS.astype(np.float16), ROWS.astype(np.float32):
-        gradient = nnx.jit(nnx.grad(compute_loss))(layer, x)
-        leaves = jax.tree.leaves(gradient)
-        assert all(np.isfinite(leaf.astype(np.float32)).all() for leaf in leaves)
+    jax.eval_shape(compute_loss, layer, ROWS.astype(np.float32))
+    gradient = nnx.jit(nnx.grad(compute_loss))(layer, ROWS.astype(np.float16))
+    leaves = jax.tree.leaves(gradient)
+    assert all(np.isfinite(leaf.astype(np.float32)).all() for leaf in leaves)
 
 
 def test_initial_values_are_the_authors():
     """The ranges and, for RWKV-7, some numbers of the authors' code for two layers."""
-    rngs = nnx.Rngs(0)
-    layer = jaxrnn.nnx.Mamba2(256, 256, 3, 4, rngs=rngs)
+    make = lambda kind, *args, **options: nnx.jit(
+        lambda rngs: kind(*args, **options, rngs=rngs)
+    )(nnx.Rngs(0))
+    layer = make(jaxrnn.nnx.Mamba2, 256, 256, 3, 4)
     steps = jax.nn.softplus(layer.dt_bias[...])
     assert 0.001 <= steps.min() < 0.0012
     assert 0.08 < steps.max() <= 0.1
@@ -323,7 +325,7 @@ def test_initial_values_are_the_authors():
     assert 15.8 < rates.max() <= 16
     kernel = layer.out_proj.kernel[...]
     assert 0.99 < jnp.abs(kernel).max() * 32 <= 1
-    layer = jaxrnn.nnx.RWKV7TimeMix(6, 2, layer_index=1, num_layers=2, rngs=rngs)
+    layer = make(jaxrnn.nnx.RWKV7TimeMix, 6, 2, layer_index=1, num_layers=2)
     # For C = 6, N = 3 and layer_id 1 of 2: the ratios are 1 and 0.5.
     ns = np.arange(6)
     zigzag = np.array([-1, 0, 1, -1, 0, 1])
@@ -340,59 +342,6 @@ def test_initial_values_are_the_authors():
         got = getattr(layer, name).bias
         np.testing.assert_allclose(got, want, atol=1e-6)
     np.testing.assert_allclose(layer.k_k, 0.71 - 0.1 * linear, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_rwkv7_is_the_loop_of_its_equations():
-    """arXiv:2503.14456, section 4, with states [value, key] as there."""
-    first, later = make("RWKV7TimeMix"), make("later RWKV7TimeMix")
-    values = first.values(DOCUMENTS)
-    got, (_, states) = run(first, DOCUMENTS)
-    rest, _ = later(got, first_values=values)
-    for x, outputs, state, late in zip(DOCUMENTS, got, states, rest, strict=True):
-        want, last, vs = rwkv7(first, x)
-        np.testing.assert_allclose(outputs, want, atol=1e-12)
-        np.testing.assert_allclose(state, last.mT, atol=1e-12)
-        np.testing.assert_allclose(late, rwkv7(later, want, vs)[0], atol=1e-12)
-
-
-def rwkv7(layer, xs, first=None):
-    heads = LAYERS["RWKV7TimeMix"]["num_heads"]
-    by_head = lambda x: x.reshape(heads, -1)
-    sigmoid = lambda x: 1 / (1 + np.exp(-x))
-    array = lambda param: np.asarray(param[...])
-    kernel = lambda module: array(module.kernel)
-
-    def low_rank(module, x, activation=lambda x: x):
-        product = activation(x @ kernel(module.down)) @ kernel(module.up)
-        return product if module.bias is None else product + array(module.bias)
-
-    s = np.zeros((heads, DEPTH // heads, DEPTH // heads))
-    before, outputs, values = np.zeros(DEPTH), [], []
-    for t, x in enumerate(xs):
-        r, w, k, xv, a, g = (x + mix * (before - x) for mix in array(layer.mix))
-        r, k = r @ kernel(layer.r_proj), k @ kernel(layer.k_proj)
-        v = xv @ kernel(layer.v_proj)
-        values.append(v)
-        if first is not None:
-            v = v + (first[t] - v) * sigmoid(low_rank(layer.v, xv))
-        rate = sigmoid(low_rank(layer.a, a))
-        w = np.exp(-np.exp(-0.5) * sigmoid(low_rank(layer.w, w, np.tanh)))
-        key = by_head(k * array(layer.k_k))
-        key /= np.linalg.norm(key, axis=-1, keepdims=True)
-        k = k * (1 - array(layer.k_a) * (1 - rate))
-        r, w, k, v, rate = map(by_head, (r, w, k, v, rate))
-        for head in range(heads):
-            moved = np.outer(key[head], rate[head] * key[head])
-            s[head] = s[head] @ (np.diag(w[head]) - moved) + np.outer(v[head], k[head])
-        h = np.einsum("hvk,hk->hv", s, r)
-        h = (h - h.mean(1, keepdims=True)) / np.sqrt(h.var(1, keepdims=True) + 64e-5)
-        h = h.reshape(-1) * array(layer.norm_scale) + array(layer.norm_bias)
-        bonus = (r * array(layer.r_k) * k).sum(1, keepdims=True) * v
-        gate = low_rank(layer.g, g, sigmoid)
-        outputs.append((h + bonus.reshape(-1)) * gate @ kernel(layer.out_proj))
-        before = x
-    return np.stack(outputs), s, np.stack(values)
 
 
 # Wrong weights and arguments.
