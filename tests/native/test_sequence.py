@@ -184,30 +184,6 @@ def test_derivatives_of_all_kinds(name, kind):
     check_programs(of, params, x, tolerance=5e-5)
 
 
-AXES = {"x": (None, 0, None, None), "params": (0, None, None, None), "all": (0,) * 4}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("mapped", "time_major"), [("x", False), ("params", True), ("all", False)]
-)
-def test_mapped_gradients_are_those_of_each(mapped, time_major):
-    (params, x, state), axes = data(CELLS["gru"]), AXES[mapped]
-    given = params, jnp.swapaxes(x, 0, 1) if time_major else x, state, LENGTHS
-    pairs = zip(given, axes, strict=True)
-    wide = [v if axis is None else stacked(v, 1, -1, 2) for v, axis in pairs]
-
-    def of(name):
-        run_gru = functools.partial(run, CELLS["gru"], name, time_major=time_major)
-        loss = lambda *given: weighted_sum(run_gru(*given))
-        return jax.vmap(jax.value_and_grad(loss, (0, 1, 2)), axes)
-
-    check_programs(of, *wide)
-    entries, rows = (3, 5) if axes[0] == 0 else (1, 15)
-    shape = (entries, TIME, rows) if time_major else (entries, rows, TIME)
-    assert [c.shape[:3] for c in calls(of("native"), *wide)] == [shape, shape]
-
-
 TWICE = {
     "params-x": ((0, None), (None, 0)),
     "x-params": ((None, 0), (0, None)),
