@@ -96,6 +96,7 @@ def test_a_key_that_is_none(key, cell):
             refuse()
 
 
+@pytest.mark.fast("rbg")
 @pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
 def test_keys_of_every_kind(impl):
     cell = jaxrnn.DropoutWrapper(jaxrnn.GRUCell(3), 0.5)

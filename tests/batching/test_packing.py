@@ -70,7 +70,7 @@ def check_layout(packed, sequences):
     st.none() | st.integers(TIME, 3 * TIME),
     st.booleans(),
 )
-@hypothesis.settings(max_examples=50)
+@hypothesis.settings(max_examples=20)
 def test_layout_of_any_lengths(lengths, capacity, as_list):
     """Padding is NaN, which must not be packed."""
     x = 1.0 + np.arange(len(lengths) * TIME * 2.0).reshape(-1, TIME, 2)
@@ -143,6 +143,7 @@ def first_fit(lengths, rows, row_length, sequences):
     st.integers(6, 9),
     st.none() | st.integers(1, 9),
 )
+@hypothesis.settings(max_examples=20)
 def test_first_fit_of_any_lengths(lengths, rows, row_length, sequences):
     records = [record(i, n) for i, n in enumerate(lengths)]
     given = iter(records), rows, row_length
@@ -195,6 +196,7 @@ def batches_of(source):
     return packed_batches(source(), 2, 6, sequences=5)
 
 
+@pytest.mark.fast("Indexable")
 @pytest.mark.parametrize("source", [Indexable, grain_iterator])
 def test_resumes_at_every_batch(source):
     batches = batches_of(source)
@@ -294,9 +296,9 @@ def test_ids_and_positions_of_any_integer_dtype(kind):
     positions = np.array([[0, 1, 0, 0], [0, 0, 1, 0]], kind)
     x = np.array([[1.0, 2, 3, np.nan], [4, 5, 6, np.nan]])
     packed = Packed(x, ids, positions)
-    for count in (3, 256):
-        want = read_in_a_loop(packed, count)
-        assert_same((packed.unpack(x, count), packed.at_ends(x, count)), want)
+    want = read_in_a_loop(packed, 3)
+    assert_same((packed.unpack(x, 3), packed.at_ends(x, 3)), want)
+    want = read_in_a_loop(packed, 256)
     read = lambda p: (p.unpack(p.inputs, 256, 2), p.at_ends(p.inputs, 256))
     assert_same(jax.jit(read)(packed), want)
     np.testing.assert_array_equal(packed.lengths, [3, 3])
@@ -315,6 +317,7 @@ def test_sizes_that_are_not_given_are_found():
         assert_same(got, read_in_a_loop(packed))
 
 
+@pytest.mark.fast("uint32")
 @pytest.mark.parametrize("kind", ["uint64", "uint32"])
 def test_ids_and_positions_beyond_int32_do_not_become_small(kind):
     wide = 2**32 if kind.endswith("64") else 2**31
@@ -322,9 +325,11 @@ def test_ids_and_positions_beyond_int32_do_not_become_small(kind):
     positions = np.array([[0, 0, 0, wide + 1, 0]]).astype(kind)
     packed = Packed(np.array([[1.0, 2, 3, 4, 5]], np.float32), ids, positions)
     unpacked, ends = read_in_a_loop(packed, 3, 2)
+    x = packed.inputs
     with jax.enable_x64(False):
-        np.testing.assert_array_equal(packed.unpack(packed.inputs, 3, 2), unpacked)
-        np.testing.assert_array_equal(packed.at_ends(packed.inputs, 3), ends)
+        got = jax.jit(lambda: (packed.unpack(x, 3, 2), packed.at_ends(x, 3)))()
+    np.testing.assert_array_equal(got[0], unpacked)
+    np.testing.assert_array_equal(got[1], ends)
 
 
 def test_sequences_and_steps_beyond_the_sizes_are_left_out():
@@ -352,7 +357,7 @@ def test_empty_axes(shape):
 # Runs in drivers: packs have the results of separate runs of each sequence.
 
 DTYPE = np.dtype("float64")
-COUNTS = [3, 0, 6, 1, 2, 4, 9, 1, 0]  # The last but two has more than all steps.
+COUNTS = [3, 0, 9, 2]  # The third has more than all steps.
 COUNT = len(COUNTS)
 
 
@@ -369,8 +374,8 @@ def run_pack(cell, packed):
     return packed.unpack(outputs, COUNT, TIME), packed.at_ends(states, COUNT)
 
 
-@pytest.mark.fast("gru")
-@pytest.mark.parametrize("name", ["gru", "lstm_projection", "multi", "mlstm", "qrnn"])
+@pytest.mark.fast("basic_rnn")
+@pytest.mark.parametrize("name", ["basic_rnn", "multi", "mlstm", "qrnn"])
 def test_gives_what_separate_runs_give(name):
     """Values, gradients and final states; NaN in the padding does not matter."""
     cell, x = cases.CASES[name].cell, draw(COUNT, TIME, cases.DEPTH)
@@ -416,16 +421,14 @@ def test_nan_in_a_sequence_stays_there(bad, cell):
     with_hole[1, 1] = bad
     packs = [pack_sequences(x, [3] * 3, row_length=9) for x in (with_hole, x)]
 
-    @jax.jit
-    @jax.grad
-    def gradient(inputs, packed):
+    def loss(inputs, packed):
         outputs, _ = jaxrnn.dynamic_rnn(
             cell.bind(params), inputs, packed.lengths, dtype=DTYPE, resets=packed.resets
         )
         return jnp.sum(packed.unpack(outputs, 3, 3)[::2] ** 2)
 
-    got, want = (p.unpack(gradient(p.inputs, p))[::2] for p in packs)
-    np.testing.assert_allclose(got, want, rtol=1e-12)
+    gradient = jax.jit(lambda p: p.unpack(jax.grad(loss)(p.inputs, p), 3, 3)[::2])
+    np.testing.assert_allclose(*map(gradient, packs), rtol=1e-12)
 
 
 def test_packs_of_grain_need_no_conversion():

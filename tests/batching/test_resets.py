@@ -29,12 +29,14 @@ def in_a_loop(ids, done, last_done):
     return of_ids, of_done
 
 
+@pytest.mark.fast("numpy", "jit")
 @pytest.mark.parametrize("call", CALLS.values(), ids=CALLS)
 def test_resets_are_those_of_a_loop(call):
     got = call(resets_of_segments)(IDS), call(resets_of_done)(DONE, LAST)
     assert_same(got, in_a_loop(IDS, DONE, LAST))
 
 
+@pytest.mark.fast("shape1", "shape2")
 @pytest.mark.parametrize("shape", [(5, 7), (5, 1), (5, 0), (0, 7)])
 def test_time_major_with_few_steps_and_rows(shape):
     part = tuple(map(slice, shape))

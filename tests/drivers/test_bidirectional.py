@@ -38,7 +38,7 @@ def test_a_reset_just_after_the_last_step_of_a_row_is_no_reset():
     run = functools.partial(
         jaxrnn.bidirectional_dynamic_rnn, adding(DEPTH), adding(DEPTH), x, lengths
     )
-    got = run(*states, resets=resets)
+    got = jax.jit(lambda *states: run(*states, resets=resets))(*states)
     inside = np.arange(TIME) < lengths[:, None]
     sums = 5 + np.cumsum(np.where(inside[..., None], x, 0)[:, ::-1], axis=1)
     close(got[0][1], np.where(inside[..., None], sums[:, ::-1], 0), F64)
@@ -74,6 +74,7 @@ def given(name):
     return draw(*axes, mesh.DEPTH), options
 
 
+@pytest.mark.fast("time_major", "swap_memory")
 @pytest.mark.parametrize("name", TWO_WAYS)
 def test_the_first_of_two_directions_runs_like_one(name):
     x, options = given(name)
@@ -85,6 +86,7 @@ def test_the_first_of_two_directions_runs_like_one(name):
     assert_near((outputs[0], states[0]), want, tolerance=1e-12)
 
 
+@pytest.mark.fast("sequence_length", "time_major")
 @pytest.mark.parametrize("name", TWO_WAYS)
 def test_a_layer_of_two_directions_runs_like_them(name):
     """Two layers, because a layer's outputs are the inputs of the next one."""

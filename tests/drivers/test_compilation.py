@@ -135,7 +135,7 @@ def test_modules_whose_cells_have_new_initializers_share_programs(caplog):
 )
 def test_layers_of_equal_sizes_share_programs(name, sizes):
     traced, layer = [], getattr(jaxrnn.nnx, name)
-    run = nnx.jit(lambda layer: traced.append(layer) or layer(X)[0])
+    run = nnx.jit(lambda layer: traced.append(layer) or jnp.zeros(()))
     for seed in range(2):
         run(layer(3, *sizes, rngs=nnx.Rngs(seed)))
     assert len(traced) == 1
@@ -216,7 +216,7 @@ def stream(cell):
     return jaxrnn.export.Streamer(bound, 4)(X[:, 0])[0, 0]
 
 
-@pytest.mark.fast("run-object", "run-activation", "run-subclass", "stream-object")
+@pytest.mark.fast("run-object", "run-subclass", "stream-object")
 @pytest.mark.parametrize("make", CHANGING.values(), ids=CHANGING)
 @pytest.mark.parametrize("run", [run, stream])
 def test_a_value_that_changes_is_read_in_every_call(run, make, monkeypatch):

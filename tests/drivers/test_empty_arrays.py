@@ -92,7 +92,7 @@ OWN = """basic_rnn mlstm delta_memory delta_memory_key_decay
 CELLS = [*cases.KINDS.values(), *OWN]
 
 
-@pytest.mark.fast("lstm_projection", "delta_memory", "function_nested")
+@pytest.mark.fast("delta_memory", "function_nested")
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell(name):
     """The types of the results, with gradients, which nothing computes."""
@@ -151,7 +151,7 @@ NONE = [
 ]
 
 
-@pytest.mark.fast("LSTM*", "LRU*")
+@pytest.mark.fast("LSTM*")
 @pytest.mark.parametrize(("cell", "depth"), NONE, ids=repr)
 def test_no_units_or_inputs(cell, depth):
     params = drawn(cell, jax.ShapeDtypeStruct((1, depth), F32))

@@ -89,6 +89,7 @@ def test_every_loop_sums_in_float32(run):
     assert error_in_bfloat16(lambda *given: total(run(*given)), *data()) < LIMIT
 
 
+@pytest.mark.slow
 def test_derivatives_of_derivatives_are_those_of_the_cell():
     """The arrays that a step reads have their copies' tangents, in every order."""
     params, x, state = cast(data(), jnp.bfloat16)

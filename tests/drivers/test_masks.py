@@ -120,13 +120,20 @@ def after_step(keys, resets, mask):
 
 def test_keys_in_the_state():
     """Masked steps keep a row's key, and a reset row draws from its new key."""
-    given = {"initial_state": KEYS, "resets": RESETS, "reset_state": OTHER_KEYS}
-    _, last, keys = jaxrnn.dynamic_rnn(KEYED, X, mask=MASK, **given, **STATES)
-    by_hand, want = jax.jit(after_step), KEYS
-    for t in range(TIME):
-        want = by_hand(want, RESETS[:, t], MASK[:, t])
-        assert (keys[:, t] == want).all()
-    assert (last == want).all()
+
+    @jax.jit
+    def run():
+        given = {"initial_state": KEYS, "resets": RESETS, "reset_state": OTHER_KEYS}
+        _, last, keys = jaxrnn.dynamic_rnn(KEYED, X, mask=MASK, **given, **STATES)
+        want = [KEYS]
+        for t in range(TIME):
+            want.append(after_step(want[-1], RESETS[:, t], MASK[:, t]))
+        both = keys, jnp.stack(want[1:], 1), last, want[-1]
+        return [*map(jax.random.key_data, both)]
+
+    keys, want, last, want_last = run()
+    np.testing.assert_array_equal(keys, want)
+    np.testing.assert_array_equal(last, want_last)
 
 
 def test_read_only_parts_need_no_rows():

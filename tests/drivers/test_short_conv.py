@@ -47,6 +47,7 @@ def arrays():
     }
 
 
+@pytest.mark.fast("False-sequence_length", "True-mask")
 @pytest.mark.parametrize("mark", ["sequence_length", "mask"])
 @pytest.mark.parametrize("time_major", [False, True])
 def test_equals_a_loop(mark, time_major):
@@ -75,6 +76,7 @@ def test_gradients_are_those_of_a_sum_of_shifted_inputs():
     assert_near(got, differentiated(shifted, given), tolerance=1e-12)
 
 
+@pytest.mark.fast("1")
 @pytest.mark.parametrize("split", [1, 5])
 def test_parts_equal_the_whole(split):
     """Also if the first part has fewer steps than the state."""

@@ -18,6 +18,7 @@ ZEROS = {"initial_state": STACK.zero_state(2, F32)}
 ENDS = {"dtype": F32, "sequence_length": [3, 0]}
 
 
+@pytest.mark.fast("StepByStep-*")
 @pytest.mark.parametrize(
     ("wrap", "options"), [(StepByStep, ZEROS), (lambda cell: cell, ENDS)]
 )
@@ -36,6 +37,7 @@ def test_steps_are_compiled_once(options, wrap):
     assert products(4) == products(6)
 
 
+@pytest.mark.fast("scan")
 @pytest.mark.parametrize("implementation", ["xla", "scan"])
 def test_lists_of_steps_give_lists_of_outputs_and_states(implementation):
     cell, x, options = bound(LSTMCell(2)), draw(4, 5, 3), {"return_states": True}

@@ -144,6 +144,7 @@ IDS = np.arange(10, dtype=np.int32).reshape(2, 5, 1) % 7
 STEPPED = [(Twice(LSTMCell(4)), X), (jaxrnn.MultiRNNCell([EMBEDDED, LSTMCell(3)]), IDS)]
 
 
+@pytest.mark.fast("subclass")
 @pytest.mark.parametrize(("cell", "x"), STEPPED, ids=["subclass", "stack"])
 def test_the_steps_of_the_cell_are_run(cell, x):
     params = drawn(cell, x[:, 0])
@@ -172,6 +173,7 @@ EXPLAINED = {
 NAMES = {"recurrence": "chunks", "memory": "chunks", "default": "scan"}
 
 
+@pytest.mark.fast("default", "own", "recurrence", "scan", "xla")
 @pytest.mark.parametrize("loop", EXPLAINED)
 def test_explain_says_what_is_logged(loop, caplog):
     """For arrays and for their types; nothing is run or printed."""

@@ -95,8 +95,10 @@ def test_sequences_give_what_steps_give(platform, name, rows, time, is_ragged):
 PARTS = {"swap_memory": jaxrnn.memory.Recompute(part=19)}
 
 
-@pytest.mark.fast("gru-*")
-@pytest.mark.parametrize(("name", "options"), [("gru", {}), ("lstm_projection", PARTS)])
+@pytest.mark.fast("basic_*")
+@pytest.mark.parametrize(
+    ("name", "options"), [("basic_rnn", {}), ("lstm_projection", PARTS)]
+)
 def test_a_reset_at_the_last_step_counts_once(name, options):
     """An incomplete group goes on past the last step of a run or of a part."""
     cell = cases.CASES[name].cell
@@ -114,7 +116,7 @@ def test_groups_that_tpus_and_gpus_run_change_nothing(time, longest, monkeypatch
     """CPUs skip groups of short rows, and the last one may lack steps."""
     choose = lambda *args, cpu, default: jnp.asarray(default(*args))
     monkeypatch.setattr(jax.lax, "platform_dependent", choose)
-    cell, lengths = GRUCell(5), np.array([3, 0, longest, 2, longest, 1])
+    cell, lengths = jaxrnn.BasicRNNCell(5), np.array([3, 0, longest, 2, longest, 1])
     params, x, state = data(cell, 6, time=time)
     x = padded(x, lengths)
     check(lambda name: results(cell, name, lengths)(params, x, state))
@@ -133,7 +135,7 @@ DERIVATIVES = {
 @pytest.mark.parametrize("of", DERIVATIVES.values(), ids=DERIVATIVES)
 def test_derivatives_of_every_order_and_mode(of, platform):
     """Derivatives of groups with NaN as padding, the last of which are skipped."""
-    cell = LSTMCell(2, use_peepholes=True)
+    cell = jaxrnn.BasicRNNCell(2)
     params, x, state = data(cell, 5, time=33, depth=2)
 
     def derivative(implementation):
@@ -224,13 +226,14 @@ def test_steps_that_do_not_exist_are_not_read(case, caplog):
     params, x, state = data(cell, 2, time=time)
     setup = Setup(cell, params, x, jnp.asarray(lengths), state, DTYPE)
 
-    def derivative(run):
-        made = lambda params: run(setup, params, x, state, setup.lengths)[0]
+    def derivative(run, time):
+        given = x[:, :time], state, setup.lengths
+        made = lambda params: run(setup, params, *given)[0]
         loss = lambda params: jnp.sum(jnp.sin(made(params)))
         mode = "backward" if order == 1 else "backward of backward"
         return jax.jit(MODES[mode](loss))(params)
 
-    near(derivative(Setup.run), derivative(unrolled))
+    near(derivative(Setup.run, time), derivative(unrolled, max(lengths)))
     assert "step by step" not in caplog.text  # The cell has not declined.
 
 

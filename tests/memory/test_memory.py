@@ -83,7 +83,7 @@ EACH = [("function", strategy) for strategy in STRATEGIES]
 EACH += [("lstm", Uneven()), ("noisy", Uneven())]
 
 
-@pytest.mark.fast("function-Offload(Recompute(3))", "function-Uneven(on_host=True)")
+@pytest.mark.fast("function-Uneven(on_host=True)")
 @pytest.mark.parametrize(("name", "strategy"), EACH, ids=str)
 def test_results_are_those_of_keep(name, strategy):
     cell, params, x, state = make(name)
@@ -132,6 +132,7 @@ def test_parts_of_the_square_root_take_a_twentieth():
     assert temporary_mib(Recompute(), 10_000) <= temporary_mib(False, 10_000) / 20
 
 
+@pytest.mark.slow
 def test_a_part_saves_no_parameters_and_no_inputs():
     """With the parameters each part would save 2 MiB more."""
     less, more = (temporary_mib(Offload(Keep(), 64), time) for time in (640, 6400))
@@ -139,6 +140,7 @@ def test_a_part_saves_no_parameters_and_no_inputs():
     assert more - less == pytest.approx((6400 - 640) * a_step, rel=0.01)
 
 
+@pytest.mark.slow
 def test_inputs_are_not_copied():
     """Though the batch is their first axis."""
     inputs = 8 * 256 * 10_000 * 4 / MIB
@@ -162,6 +164,7 @@ def raw_loss(strategy, params, x, ends=None):
 PLACED = [(dynamic_loss, Offload(), "cuda"), (raw_loss, Offload(Keep(), 10), "tpu")]
 
 
+@pytest.mark.fast("dynamic_*")
 @pytest.mark.parametrize(("loss", "strategy", "platform"), PLACED)
 def test_lowered_for_an_accelerator_states_go_to_the_host_and_back(
     loss, strategy, platform

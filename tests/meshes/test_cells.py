@@ -77,7 +77,7 @@ ON_MESHES = [(name, mark, "explicit") for name in CELLS for mark in MARKS]
 ON_MESHES += [(name, MARKS[i % 4], "auto") for i, name in enumerate(CELLS)]
 
 
-@pytest.mark.fast("mlstm-lengths-explicit")
+@pytest.mark.fast("linear_attention-plain-explicit")
 @pytest.mark.parametrize(("name", "mark", "kind"), ON_MESHES)
 def test_equals_one_device_without_exchanges_in_loops(name, mark, kind):
     run, arrays = prepared(CELLS[name], **marks(mark, CELLS[name]))
@@ -131,6 +131,7 @@ def test_steps_that_are_not_finite(name):
         np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.fast("members")
 @pytest.mark.parametrize("mapped", ["rows", "members"])
 def test_gradients_that_are_mapped_over_an_axis_of_the_mesh(mapped):
     """The gradient of each row, or of each member of an ensemble."""

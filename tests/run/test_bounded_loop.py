@@ -69,7 +69,7 @@ def gradient(run):
 close = partial(chex.assert_trees_all_close, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.fast("backward", "forward of backward")
+@pytest.mark.fast("forward of backward")
 @pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 def test_equals_the_scan_in_every_mode(mode):
     of = lambda run: jax.jit(mode(partial(loss, run)))(*data())
@@ -80,8 +80,9 @@ def test_equals_the_scan_in_every_mode(mode):
 @pytest.mark.parametrize("steps", [0, 1, LIMIT, LIMIT + 3])
 def test_counts_its_steps_and_stops_at_the_limit(steps):
     run, want = partial(loop, steps=steps), partial(scan, steps=steps)
-    close(jax.jit(run)(*data()), want(*data()))
-    close(jax.jit(gradient(run))(*data()), jax.jit(gradient(want))(*data()))
+    n, count, got = jax.jit(run)(*data())
+    assert (n, count) == (min(steps, LIMIT), 2 * min(steps, LIMIT))
+    close(got, jax.jit(lambda *given: want(*given)[2])(*data()))
 
 
 def test_with_a_limit_of_0_no_step_is_taken():
@@ -98,7 +99,7 @@ def test_with_a_limit_of_0_no_step_is_taken():
 
 
 def test_mapped_ends():
-    ends, of = [0, 2, 7], lambda run, n: gradient(partial(run, steps=n))
+    ends, of = [0, 7], lambda run, n: gradient(partial(run, steps=n))
     got = jax.jit(jax.vmap(lambda n: of(loop, n)(*data())))(jnp.asarray(ends, "i4"))
     want = jax.jit(lambda: [of(scan, n)(*data()) for n in ends])()
     close(got, jax.tree.map(lambda *leaves: jnp.stack(leaves), *want))
@@ -206,5 +207,5 @@ def test_a_cell_may_sum_over_what_vmap_maps_over(strategy):
             total += jnp.sum(state**3)
         return total
 
-    want = jax.grad(by_hand)(kernel)
-    np.testing.assert_allclose(jax.grad(loss)(kernel), want, rtol=1e-12)
+    got, want = jax.jit(lambda: (jax.grad(loss)(kernel), jax.grad(by_hand)(kernel)))()
+    np.testing.assert_allclose(got, want, rtol=1e-12)

@@ -49,7 +49,8 @@ def states_of(change, **options):
 
 
 def test_a_loop_that_returns_what_a_scan_returns():
-    outputs, state, states = states_of(lambda states: states, sequence_length=LENGTHS)
+    results = states_of(lambda states: states, sequence_length=LENGTHS)
+    outputs, state, states = jax.device_get(results)
     assert_near(outputs[1, :2], states[1, :2], tolerance=0)
     assert_near(states[1, -1], state[1], tolerance=0)
 
