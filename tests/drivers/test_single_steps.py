@@ -16,7 +16,7 @@ from helpers import bound, eqns
 import jaxrnn
 import jaxrnn.linen
 import jaxrnn.nnx
-from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, contrib, lite
+from jaxrnn import GRUCell, LSTMCell, MultiRNNCell, contrib
 from jaxrnn._run.first_step import call_start
 from jaxrnn._run.masking import is_of_rows
 from jaxrnn.testing import _oracle as oracle, make_setup
@@ -63,22 +63,6 @@ def wrapped():
     return MultiRNNCell([cell, jnp.tanh, LSTMCell(D)])
 
 
-def of_driver(function, *cells, as_list=False, **options):
-    def run(x, **implementation):
-        inputs = list(x.swapaxes(0, 1)) if as_list else x
-        return function(*cells, inputs, dtype=F32, **options, **implementation)
-
-    return run
-
-
-def saving(x, **implementation):
-    saver = jaxrnn.StateSaver(dict.fromkeys("ch", jnp.zeros((2, D), F32)))
-    steps = list(x.swapaxes(0, 1))
-    return jaxrnn.static_state_saving_rnn(
-        LSTM, steps, saver, ("c", "h"), **implementation
-    )
-
-
 def of_fused(cell):
     def run(x, **implementation):
         of_cell = cell.bind(cell.init(jax.random.key(0), x))
@@ -101,20 +85,11 @@ def in_linen(x, **implementation):
     return module.apply(variables, x, rngs={"dropout": jax.random.key(0)})
 
 
-LSTM, STACK = bound(LSTMCell(D), D, F32), bound(wrapped(), D, F32)
-PAIRS = [bound(GRUCell(D), D, F32)], [LSTM]
+STACK = bound(wrapped(), D, F32)
 BLOCK = contrib.LSTMBlockFusedCell(D)
+# `tests/meshes/test_drivers.py` has the other drivers.
 ENTRIES = {
-    "dynamic_rnn": of_driver(jaxrnn.dynamic_rnn, STACK),
-    "bidirectional": of_driver(jaxrnn.bidirectional_dynamic_rnn, LSTM, STACK),
-    "layers": of_driver(jaxrnn.stack_bidirectional_dynamic_rnn, *PAIRS),
-    "static_rnn": of_driver(jaxrnn.static_rnn, STACK, as_list=True),
-    "static_bidirectional": of_driver(
-        jaxrnn.static_bidirectional_rnn, LSTM, STACK, as_list=True
-    ),
-    "static_layers": of_driver(jaxrnn.stack_bidirectional_rnn, *PAIRS, as_list=True),
-    "static_saving": saving,
-    "lite": of_driver(lite.dynamic_rnn, bound(lite.TFLiteLSTMCell(D), D, F32)),
+    "dynamic_rnn": lambda x, **given: jaxrnn.dynamic_rnn(STACK, x, dtype=F32, **given),
     "short_conv": lambda x, **given: jaxrnn.short_conv(
         x, jnp.ones((2, D), F32), **given
     ),
@@ -146,7 +121,7 @@ def loops_of(caplog):
 
 
 @pytest.mark.loops
-@pytest.mark.fast("dynamic*", "static_rnn", "short_conv", "fused", "nnx_rnn", "mamba")
+@pytest.mark.fast("dynamic*", "short_conv", "fused", "nnx_rnn", "mamba")
 @pytest.mark.parametrize("name", ENTRIES)
 def test_every_entry_passes_it_on(name, loops_of):
     """Each entry has a number of steps of its own, because programs are cached."""

@@ -128,11 +128,6 @@ def test_every_mode_of_differentiation(name, strategy, mode, request):
 
 
 @pytest.mark.slow
-def test_parts_of_the_square_root_take_a_twentieth():
-    assert temporary_mib(Recompute(), 10_000) <= temporary_mib(False, 10_000) / 20
-
-
-@pytest.mark.slow
 def test_a_part_saves_no_parameters_and_no_inputs():
     """With the parameters each part would save 2 MiB more."""
     less, more = (temporary_mib(Offload(Keep(), 64), time) for time in (640, 6400))
