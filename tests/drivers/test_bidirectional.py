@@ -86,7 +86,7 @@ def test_the_first_of_two_directions_runs_like_one(name):
     assert_near((outputs[0], states[0]), want, tolerance=1e-12)
 
 
-@pytest.mark.fast("sequence_length", "time_major")
+@pytest.mark.fast("time_major")
 @pytest.mark.parametrize("name", TWO_WAYS)
 def test_a_layer_of_two_directions_runs_like_them(name):
     """Two layers, because a layer's outputs are the inputs of the next one."""

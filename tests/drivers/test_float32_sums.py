@@ -108,7 +108,7 @@ def test_derivatives_of_derivatives_are_those_of_the_cell():
 SUMMED = "lstm_projection mlstm lru rg_lru min_gru short_conv dropout"
 
 
-@pytest.mark.fast("min_gru")
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SUMMED.split())
 def test_cells_have_the_gradients_of_float32(name):
     """The runs have parts, and resets that are all false."""

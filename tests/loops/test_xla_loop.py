@@ -79,7 +79,7 @@ SEQUENCES = [("cpu", "lstm_projection", 5, PARTIAL_GROUP, True)]
 SEQUENCES += [tuple(case.values()) for case in covering(RUNS)]
 
 
-@pytest.mark.fast("cpu-lstm_projection-5-23-True", "tpu-*-17-7-True")
+@pytest.mark.fast("cpu-lstm_projection-5-23-True")
 @pytest.mark.parametrize(", ".join(RUNS), SEQUENCES, indirect=["platform"])
 def test_sequences_give_what_steps_give(platform, name, rows, time, is_ragged):
     """Sequences of a single group, and of several with an incomplete last one."""

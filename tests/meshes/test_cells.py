@@ -77,7 +77,7 @@ ON_MESHES = [(name, mark, "explicit") for name in CELLS for mark in MARKS]
 ON_MESHES += [(name, MARKS[i % 4], "auto") for i, name in enumerate(CELLS)]
 
 
-@pytest.mark.fast("linear_attention-plain-explicit")
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "mark", "kind"), ON_MESHES)
 def test_equals_one_device_without_exchanges_in_loops(name, mark, kind):
     run, arrays = prepared(CELLS[name], **marks(mark, CELLS[name]))
@@ -100,7 +100,7 @@ KINDS_ON_MESHES = [("explicit", name) for name in ROWS]
 KINDS_ON_MESHES += [("auto", name) for name in KINDS.values()]
 
 
-@pytest.mark.fast("explicit-function_nested")
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "name"), KINDS_ON_MESHES)
 def test_every_class_of_cells_equals_one_device(kind, name):
     case = CASES[name]

@@ -138,7 +138,7 @@ def test_a_convolution_over_parts_shorter_than_its_kernel():
     assert_near(got, differentiated(whole, x, kernel), tolerance=1e-12)
 
 
-@pytest.mark.fast("4-*")
+@pytest.mark.slow
 @pytest.mark.parametrize(("parts", "strategy"), [(4, True), (1, memory.Recompute(3))])
 def test_with_swap_memory_and_time_major(parts, strategy):
     cell = bound(jaxrnn.MinGRUCell(4))
@@ -261,6 +261,7 @@ def test_modules_by_name():
 both_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, dtype=F64)
 
 
+@pytest.mark.slow
 def test_two_directions_with_a_mask():
     """A mask is reversed without an exchange that depends on lengths."""
     run = lambda x: jax.jit(both_ways)(x, mask=MASK, resets=RESETS)

@@ -38,6 +38,7 @@ def count_rows(params, inputs, state, key=None):
 CELLS = {
     "lstm": LSTMCell(5, num_proj=3, use_peepholes=True),
     "stack": MultiRNNCell([LSTMCell(5), GRUCell(4)]),
+    "mlstm": jaxrnn.MLSTMCell(4, 2, chunk_size=2),
     "dropout": DropoutWrapper(LSTMCell(5), 0.5, 0.5, 0.5),
     "function": FunctionCell(
         count_rows, (SCALAR, 3), 3, lambda key, x, dtype: {"w": jnp.ones((), dtype)}
@@ -77,8 +78,11 @@ def put(tree, devices, *spec):
 # Collectives.
 
 
-@pytest.mark.fast("stack-*")
-@pytest.mark.parametrize(("name", "kind"), [("stack", "explicit"), ("dropout", "auto")])
+@pytest.mark.fast("stack-*", "mlstm-*")
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("stack", "explicit"), ("mlstm", "explicit"), ("dropout", "auto")],
+)
 def test_runs_without_gradients_exchange_nothing(name, kind):
     """Loops of so few steps do not end early, so devices need not agree on an end."""
     cell, devices = CELLS[name], make_mesh(kind)

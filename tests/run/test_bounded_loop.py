@@ -111,6 +111,7 @@ def shapes(fn, *args):
     return set(re.findall(r"f64\[([\d,]+)\]", text))
 
 
+@pytest.mark.slow
 def test_records_only_what_derivatives_read():
     state = f"2,9,{ROWS},{UNITS}"  # Two parts of 9 steps cover the limit.
     buffer = f"2,9,{LIMIT},{ROWS},{UNITS}"
