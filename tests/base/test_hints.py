@@ -122,9 +122,7 @@ WARNED = {
 }
 
 
-@pytest.mark.fast(
-    "dynamic*", "jit", "static_rnn", "constr*", "Tensor*", "nnx call", "linen"
-)
+@pytest.mark.fast("dynamic*", "jit", "static_rnn", "constr*", "Tensor*", "linen")
 @pytest.mark.parametrize("call", WARNED.values(), ids=WARNED)
 def test_a_warning_names_the_line_of_the_user(call):
     text = "`(param_)?dtype` is float64, but JAX uses float32"

@@ -92,7 +92,7 @@ OWN = """basic_rnn mlstm delta_memory delta_memory_key_decay
 CELLS = [*cases.KINDS.values(), *OWN]
 
 
-@pytest.mark.fast("delta_memory", "function_nested")
+@pytest.mark.fast("function_nested")
 @pytest.mark.parametrize("name", CELLS)
 def test_every_cell(name):
     """The types of the results, with gradients, which nothing computes."""

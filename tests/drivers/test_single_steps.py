@@ -146,7 +146,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.fast("lengths-function_*", "mask-lru", "states-min_gru")
+@pytest.mark.fast("mask-lru", "states-min_gru")
 @pytest.mark.parametrize("name", KINDS.values())
 @pytest.mark.parametrize("given", OPTIONS)
 def test_same_as_a_step_by_hand(given, name):

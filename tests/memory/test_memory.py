@@ -149,8 +149,8 @@ def dynamic_loss(strategy, params, x):
     return weighted_sum(jaxrnn.dynamic_rnn(cell, x, lengths, dtype=x.dtype, **options))
 
 
-def raw_loss(strategy, params, x, ends=None):
-    cell = LSTMCell(x.shape[-1], dtype=x.dtype).bind(params)
+def raw_loss(strategy, params, x, ends=None, cell=LSTMCell):
+    cell = cell(x.shape[-1], dtype=x.dtype).bind(params)
     ends = jnp.full((x.shape[1],), len(x)) if ends is None else ends
     zeros = cell.zero_state(x.shape[1], x.dtype)
     return weighted_sum(helpers.in_raw_rnn(cell, x, zeros, ends, swap_memory=strategy))
@@ -213,13 +213,14 @@ RAW = [(Offload(Keep()), "params"), (Uneven(), "ends")]
 @pytest.mark.parametrize(("strategy", "mapped"), RAW, ids=str)
 def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     x = jnp.swapaxes(make("lstm")[2], 0, 1)
-    params = drawn(LSTMCell(3), x[0])
+    params = drawn(jaxrnn.BasicRNNCell(3), x[0])
     ends = jnp.asarray([[9, 0, 7, 3], [2, 2, 1, 2]], jnp.int32)
     axes = (None, None, 0)
     if mapped == "params":  # Entries on the host are then read at one index for all.
         params = jax.tree.map(lambda p: jnp.stack([p, 2 * p]), params)
         ends, axes = ends[0], (0, None, None)
-    gradient = jax.grad(raw_loss, (1, 2))
+    loss = functools.partial(raw_loss, cell=jaxrnn.BasicRNNCell)
+    gradient = jax.grad(loss, (1, 2))
     mapped = jax.jit(jax.vmap(gradient, (None, *axes)), static_argnums=0)
     close(mapped(strategy, params, x, ends), mapped(False, params, x, ends), F64)
 

@@ -131,7 +131,7 @@ def test_steps_that_are_not_finite(name):
         np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.fast("members")
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", ["rows", "members"])
 def test_gradients_that_are_mapped_over_an_axis_of_the_mesh(mapped):
     """The gradient of each row, or of each member of an ensemble."""

@@ -111,7 +111,7 @@ PROGRAMS = [
 DEVICES = jax.devices()[:4]
 
 
-@pytest.mark.fast("data-shard_map-raw_rnn-*", "FSDP-auto-*GRU")
+@pytest.mark.fast("FSDP-auto-*GRU")
 @pytest.mark.parametrize(("layout", "axes", "driver", "cell"), PROGRAMS)
 def test_collectives(layout, axes, driver, cell):
     program = programs.compiled(DEVICES, layout, axes, driver, cell)
@@ -184,7 +184,8 @@ def test_inside_of_shard_map(name, check_vma, varying):
     keys = [jax.random.fold_in(KEY, i) if has_keys else KEY for i in range(4)]
 
     def run(params, x, lengths, key=KEY):
-        return forward(cell, params, x, lengths, key)[0]
+        given = cell.bind(params, key), x, lengths
+        return jaxrnn.dynamic_rnn(*given, dtype=F64)[0]
 
     def at(part):
         """The arguments of one device, or of several."""
@@ -202,7 +203,7 @@ def test_inside_of_shard_map(name, check_vma, varying):
 
 def test_a_mesh_that_is_manual_in_part():
     cell = CELLS["lstm"]
-    run = lambda p, x, n: forward(cell, p, x, n)[0]
+    run = lambda p, x, n: jaxrnn.dynamic_rnn(cell.bind(p), x, n, dtype=F64)[0]
     specs, devices = (P(), P("data"), P("data")), make_mesh(data=2, model=2)
     manual = by_device(run, specs, devices, axis_names={"data"})
     given = params_of(cell), X, LENGTHS
