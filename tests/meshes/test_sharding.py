@@ -46,9 +46,9 @@ CELLS = {
 }
 
 
-def forward(cell, params, x, lengths, key=KEY):
+def forward(cell, params, x, lengths):
     """The sum of the outputs of both directions, and the last state of the first."""
-    bound = cell.bind(params, key)
+    bound = cell.bind(params, KEY)
     fw, state = jaxrnn.dynamic_rnn(bound, x, lengths, dtype=F64)
     run_on = jaxrnn.bidirectional_dynamic_rnn
     (_, bw), _ = run_on(bound, bound, x, lengths, state, state, dtype=F64)
