@@ -1,9 +1,9 @@
 """Sets JAX's strictest options for all tests, and marks slow tests.
 
-The fast run, `python -m pytest`, tests every mechanism against every law: an affine
-cell, a stack, a wrapper with random numbers, a function cell; each driver, memory
-strategy, implementation and converter; and some goldens of each group. `-m slow` runs
-the others: further cells and sizes, second derivatives of variants, goldens again
+The fast run, `python -m pytest`, holds each property that a user relies on by one
+example: an affine cell, a wrapper with random numbers, a memory or a function cell; one
+driver, memory strategy or implementation; and some goldens of each group. `-m slow`
+runs the others: further cells and sizes, second derivatives of variants, goldens again
 outside of jit, pages and docstrings, benchmarks and examples. A test with many
 parameters lists the fast ones by patterns of their ids, which `pytest -v` prints:
 
