@@ -248,6 +248,11 @@ ON_HOST = {
 }
 
 
+def test_one_length_for_all_rows_is_told_the_list():
+    with pytest.raises(ValueError, match=r"pass `\[n\] \* \d+`"):
+        run(sequence_length=3)
+
+
 @pytest.mark.fast("dynamic_rnn", "nnx", "linen", "pack")
 @pytest.mark.parametrize("name", CALLS | ON_HOST)
 def test_a_known_length_above_the_number_of_steps_warns(name):

@@ -606,7 +606,7 @@ CHECKED += [
 ]
 
 
-@pytest.mark.fast("mask")
+@pytest.mark.fast("mask", "ScheduledOutputTrainingHelper")
 @pytest.mark.parametrize("name", [*CHECKED, "mask"])
 def test_every_index_is_in_bounds(name):
     run, arrays = of_a_mask() if name == "mask" else program(name)
