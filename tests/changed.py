@@ -258,17 +258,17 @@ def mark_touched(items, files):
     then their slow ones, then all others.
     """
     is_selected, names = selection(files), set().union(*map(names_of, files))
+    for item in items:
+        if is_selected(item.nodeid):
+            item.add_marker("touched")
 
     def rank(item):
-        if not is_selected(item.nodeid):
+        if not item.get_closest_marker("touched"):
             return 3
         if item.path.name in names:
             return 0
         return 2 if item.get_closest_marker("slow") else 1
 
-    for item in items:
-        if is_selected(item.nodeid):
-            item.add_marker("touched")
     items.sort(key=rank)
 
 

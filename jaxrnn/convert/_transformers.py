@@ -215,23 +215,28 @@ def _qwen3_next(layer: Any, params: Params) -> Params:
     qkvz = grouped(q, k, v, kernel["gate_proj"])
     ba = grouped(kernel["b_proj"], kernel["a_proj"])
     names = {"in_proj_qkvz": qkvz, "in_proj_ba": ba, "out_proj": kernel["out_proj"]}
-    own = {"norm.weight": params["norm"]["scale"]}
-    return own | _decays(params) | _linear(names) | _conv(params)
+    return _gated_deltanet(params, names)
 
 
 def _qwen3_5(layer: Any, params: Params) -> Params:
     theirs = {"in_proj_qkv": "qkv", "in_proj_z": "gate", "in_proj_b": "b"}
     theirs |= {"in_proj_a": "a", "out_proj": "out"}
     names = {name: params[f"{n}_proj"]["kernel"] for name, n in theirs.items()}
-    own = {"norm.weight": params["norm"]["scale"]}
-    return own | _decays(params) | _linear(names) | _conv(params)
+    return _gated_deltanet(params, names)
 
 
 def _olmo_hybrid(layer: Any, params: Params) -> Params:
     theirs = {"a_proj": "a", "b_proj": "b", "g_proj": "gate", "o_proj": "out"}
     names = {name: params[f"{n}_proj"]["kernel"] for name, n in theirs.items()}
-    own = {"o_norm.weight": params["norm"]["scale"]}
     names |= _query_key_value(layer, params)
+    return _gated_deltanet(params, names, norm="o_norm")
+
+
+def _gated_deltanet(
+    params: Params, names: dict[str, Array], norm: str = "norm"
+) -> Params:
+    """All weights, from the kernels of the projections by their published names."""
+    own = {f"{norm}.weight": params["norm"]["scale"]}
     return own | _decays(params) | _linear(names) | _conv(params)
 
 
