@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 
 from ._base.arguments import check_time_major
-from ._base.errors import KindError, describe
+from ._base.errors import KindError, describe, expect
 from ._base.typing import (
     ArrayLike,
     DType,
@@ -45,6 +45,13 @@ __all__ = ["TFLiteLSTMCell", "TfLiteRNNCell", "dynamic_rnn"]
 _INIT_ORDER = ("input", "forget", "cell", "output")
 _GATE_ORDER = ("input", "cell", "forget", "output")  # The gates i, j, f and o.
 _PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
+
+
+def _check_projects(cell: LSTMCell | BasicRNNCell) -> None:
+    core = "LSTMCell" if isinstance(cell, LSTMCell) else "BasicRNNCell"
+    must = "be True, because the cells of TensorFlow Lite have kernels of inputs"
+    fix = f"Use `jaxrnn.{core}`."
+    expect(cell.project_inputs, "project_inputs", must, False, fix)
 
 
 @final
@@ -81,6 +88,10 @@ class TFLiteLSTMCell(LSTMCell):
 
     Source: `tf.compat.v1.lite.experimental.nn.TFLiteLSTMCell`.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_projects(self)
 
     @property
     def equations(self) -> Equations:
@@ -143,6 +154,10 @@ class TfLiteRNNCell(BasicRNNCell):
 
     Source: `tf.compat.v1.lite.experimental.nn.TfLiteRNNCell`.
     """
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_projects(self)
 
     @property
     def equations(self) -> Equations:

@@ -251,6 +251,16 @@ CASES = {
     "dplr_memory": memory(jaxrnn.DPLRMemoryCell, 2),
     "rwkv6_memory": memory(jaxrnn.RWKV6MemoryCell, 4, num_key_heads=2),
     "slstm": every_law(jaxrnn.SLSTMCell(4, 2), state=jaxrnn.SLSTMState(*POSITIVE)),
+    "slstm_added": both_ways(
+        jaxrnn.SLSTMCell(4, 2, project_inputs=False),
+        step(16),
+        state=jaxrnn.SLSTMState(*POSITIVE),
+    ),
+    "gru_added": Case(
+        GRUCell(4, project_inputs=False),
+        step(12),
+        laws=BOTH_WAYS | laws("differentiates_twice starts_again_at_resets"),
+    ),
     "lru": every_law(jaxrnn.LRUCell(DEPTH, num_states=4)),
     "rg_lru": every_law(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),
     "rg_lru_first": both_ways(jaxrnn.RGLRUCell(4, 2, scale_first_step=False), step(4)),

@@ -25,6 +25,7 @@ from .base import SpecsCell, scope_name
 from .equations import Equations
 from .fields import Hyperparameters
 from .params import ParamSpec, Specs, glorot_uniform, zeros
+from .step_checks import check_step_inputs
 
 StageResult: TypeAlias = tuple[Array, PyTree]
 """`(operand, carry)` for the next stage, or `(output, new_state)` from the last."""
@@ -56,7 +57,8 @@ class Stage(Hyperparameters):
         path: The path of keys to the dict that holds `kernel` and `bias`, joined by
             slashes; None for the top level.
         takes_inputs: Whether the product also reads the inputs, concatenated before the
-            operand.
+            operand. If the cell's `project_inputs` is False, z is instead the product
+            with the operand plus the stage's own columns of the inputs.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 if z is not split. Initializers that draw each
             block separately require this number. Loops on CPUs may also store the
@@ -94,16 +96,6 @@ class Stage(Hyperparameters):
             specs = {key: specs}
         return specs
 
-    def product(
-        self, params: Params, inputs: Array, operand: Array, dtype: DType
-    ) -> Array:
-        """The product z, `[batch, columns]` in `dtype`.
-
-        `inputs` are `[batch, depth]`, and `operand` is `[batch, operand_size]`.
-        """
-        operands = (inputs, operand) if self.takes_inputs else (operand,)
-        return affine(self.product_params(params), operands, dtype)
-
     def product_params(self, params: Params) -> Params:
         """The product's parameters: its kernel and, if it adds one, its bias."""
         for key in self._keys:
@@ -129,6 +121,11 @@ class AffineCell(SpecsCell[State]):
     the part of the state that is multiplied must share one dtype. Other leaves of the
     state are only used element-wise, and may have a wider dtype; the element-wise
     operations then use the wider dtype.
+
+    If a class has the field `project_inputs` and it is False, the inputs are what a
+    layer before the cell has already multiplied: `[batch, columns]`, the columns of all
+    stages that take inputs, in their order. Such a stage adds its columns to z, and its
+    kernel has only the rows of the operand.
 
     Example:
         The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
@@ -163,6 +160,8 @@ class AffineCell(SpecsCell[State]):
         >>> outputs.shape
         (2, 5, 4)
     """
+
+    project_inputs = True
 
     @property
     @abc.abstractmethod
@@ -214,8 +213,18 @@ class AffineCell(SpecsCell[State]):
         fix = "One stage in parentheses needs a comma to be a tuple."
         is_many = isinstance(self.stages, tuple | list)
         expect(is_many, "stages", "be a tuple of `Stage`s", self.stages, fix, TypeError)
+        depth = depth if self.project_inputs else 0
         first, *rest = (stage.specs(depth) for stage in self.stages)
         return functools.reduce(_merged, (self.elementwise_specs(), *rest), first)
+
+    def step_inputs(self, inputs: PyTree) -> PyTree:
+        """Checks and returns the inputs of a step, `[batch, depth]`."""
+        if self.project_inputs:
+            return super().step_inputs(inputs)
+        columns = sum(stage.columns for stage in self.stages if stage.takes_inputs)
+        why = "with `project_inputs=False`, one column for each column of the kernels"
+        fix = "Multiply the inputs by a kernel first, or set `project_inputs=True`."
+        return check_step_inputs(inputs, size=(columns,), why=why, fix=fix)
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -244,9 +253,33 @@ class AffineCell(SpecsCell[State]):
                 fix = "Create the state with `cell.zero_state`, or define `enter`."
             fix = "" if k else fix
             operand = as_like(name, operand, wanted, wider=k > 0, fix=fix)
-            return stage.product(params, x, operand, dtype)
+            return self.product(k, stage.product_params(params), x, operand, dtype)
 
         return self.run_stages(product, params, inputs, state)[:2]
+
+    def product(
+        self, k: int, params: Params, inputs: Array, operand: Array, dtype: DType
+    ) -> Array:
+        """Returns z of stage k, `[batch, columns]` in `dtype`.
+
+        Args:
+            k: The number of the stage.
+            params: The parameters of the product; see `Stage.product_params`.
+            inputs: `[batch, depth]`.
+            operand: `[batch, operand_size]`.
+            dtype: The dtype of z.
+        """
+        multiplies = self.project_inputs and self.stages[k].takes_inputs
+        z = affine(params, (inputs, operand) if multiplies else (operand,), dtype)
+        added = self.added_inputs(k, inputs)
+        return z if added is None else z + added.astype(dtype)
+
+    def added_inputs(self, k: int, inputs: Array) -> Array | None:
+        """The columns of inputs `[..., depth]` that stage k adds to z, if it does."""
+        if self.project_inputs or not self.stages[k].takes_inputs:
+            return None
+        before = sum(stage.columns for stage in self.stages[:k] if stage.takes_inputs)
+        return inputs[..., before : before + self.stages[k].columns]
 
     def run_stages(
         self, product: Callable, params: Params, inputs: PyTree, state: PyTree

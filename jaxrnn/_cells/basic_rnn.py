@@ -1,5 +1,7 @@
 """The basic recurrent cell."""
 
+import dataclasses
+
 from .._base.typing import Array, DType, Params
 from . import fields
 from .affine import AffineCell, Stage, StageResult
@@ -21,6 +23,9 @@ class BasicRNNCell(AffineCell[Array]):
         num_units: `H`, at least 0.
         activation: None for tanh, the name of a Keras activation, or a function
             defined at module level (JAX compiles again for each new lambda).
+        project_inputs: False for inputs `[batch, H]` that are added to the products
+            of the state, because a layer before the cell has multiplied them; then
+            `kernel` is `[H, H]`.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -35,6 +40,8 @@ class BasicRNNCell(AffineCell[Array]):
     reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
+    _: dataclasses.KW_ONLY
+    project_inputs: bool = fields.flag(True)
 
     @property
     def equations(self) -> Equations:

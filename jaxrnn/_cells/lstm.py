@@ -1,5 +1,6 @@
 """The basic LSTM, and the LSTM with peepholes, clips and a projection."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any, ClassVar, Generic, NamedTuple, final
 
@@ -155,6 +156,9 @@ class BasicLSTMCell(LSTM):
         forget_bias: Added to f at each step; not stored in the bias.
         state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
+        project_inputs: False for inputs `[batch, 4H]` that are added to the products
+            of the state, because a layer before the cell has multiplied them; then
+            `kernel` is `[H, 4H]`.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -171,6 +175,8 @@ class BasicLSTMCell(LSTM):
     reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
+    _: dataclasses.KW_ONLY
+    project_inputs: bool = fields.flag(True)
 
     @property
     def equations(self) -> Equations:
@@ -228,6 +234,9 @@ class LSTMCell(LSTM):
         forget_bias: Added to f at each step; not stored in the bias.
         state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
+        project_inputs: False for inputs `[batch, 4H]` that are added to the products
+            of the state, because a layer before the cell has multiplied them; then
+            `kernel` is `[P, 4H]`.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -252,6 +261,8 @@ class LSTMCell(LSTM):
     reuse: fields.Unused = fields.unused()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
+    _: dataclasses.KW_ONLY
+    project_inputs: bool = fields.flag(True)
 
     _gate_activation: ClassVar[Any] = staticmethod(jax.nn.sigmoid)
 

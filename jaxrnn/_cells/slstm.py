@@ -1,5 +1,6 @@
 """The LSTM with exponential input gates (sLSTM), part of the xLSTM."""
 
+import dataclasses
 from typing import Generic, NamedTuple, final
 
 import jax
@@ -61,6 +62,9 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
             package `xlstm`.
         bias_initializer: For the bias; None for zeros in i, z and o, and for values
             from 5 down to -7 in f, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
+        project_inputs: False for inputs `[batch, 4H]` that are added to the products
+            of the state, because a layer before the cell has multiplied them; then
+            there is no `kernel`.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -80,6 +84,8 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
     bias_initializer: Initializer | None = fields.initializer()
     name: str | None = fields.name()
     dtype: DType | None = fields.dtype()
+    _: dataclasses.KW_ONLY
+    project_inputs: bool = fields.flag(True)
 
     output_size = property(lambda self: self.num_units)
 
@@ -105,6 +111,8 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
         size = head_size(self)
         blocks = (self.num_heads, size, 4 * size)
         specs = input_specs(self, depth, 4 * self.num_units, 4, bias=self._bias)
+        if not self.project_inputs:
+            del specs["kernel"]
         return specs | {"recurrent_kernel": ParamSpec(blocks, recurrent, 0, blocks=4)}
 
     def stage_params(self, params: Params) -> Params:
@@ -118,8 +126,9 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
         diagonal = jnp.eye(heads, dtype=bool)[:, None, None, :, None]
         recurrent = jnp.where(diagonal, blocks, jnp.zeros((), blocks.dtype))
         recurrent = recurrent.reshape(units, 4 * units)
-        kernel = jnp.concatenate([params["kernel"], recurrent])
-        return {"kernel": kernel, "bias": params["bias"]}
+        if self.project_inputs:
+            recurrent = jnp.concatenate([params["kernel"], recurrent])
+        return {"kernel": recurrent, "bias": params["bias"]}
 
     def enter(self, state: SLSTMState) -> tuple[Array, SLSTMState]:
         """Returns `h` as the operand and the state as the carry."""

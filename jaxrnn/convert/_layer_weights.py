@@ -534,6 +534,9 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     expect(is_coupled or type(cell) in KINDS, name, must, got, fix, TypeError)
     must = "be False, because this conversion does not support normalization"
     expect(not (is_coupled and cell.layer_norm), f"{name}.layer_norm", must, True)
+    must = "be True, because this conversion writes kernels of inputs"
+    projects = getattr(cell, "project_inputs", True)
+    expect(projects, f"{name}.project_inputs", must, projects)
     table = _table(cell)
     read = Reader(flattened(bound.params), f"{name}.params['", "']")
     check_names(f"{name}.params", read.weights, table)

@@ -1,5 +1,6 @@
 """Cells of users: functions, subclasses, and matrix memories with their own rules."""
 
+import dataclasses
 import functools
 import inspect
 import re
@@ -369,3 +370,75 @@ test_results_of_own_functions_have_the_shapes_of_steps = pytest.mark.loops(
         (ValueError, "`chunk`", run_chunk(lambda h, s: h)),
     ])
 )  # fmt: skip
+
+
+# Inputs that a layer before the cell has multiplied (`project_inputs=False`).
+
+# Per cell: the kernels of the cell that multiplies, and the columns that each adds.
+ADDED = {
+    "rnn": (jaxrnn.BasicRNNCell(4), {"kernel": slice(4)}),
+    "basic_lstm": (jaxrnn.BasicLSTMCell(4), {"kernel": slice(16)}),
+    "lstm": (LSTMCell(4, True, num_proj=3), {"kernel": slice(16)}),
+    "gru": (
+        jaxrnn.GRUCell(4),
+        {"gates/kernel": slice(8), "candidate/kernel": slice(8, 12)},
+    ),
+    "cudnn_gru": (
+        jaxrnn.CudnnCompatibleGRUCell(4),
+        {
+            "gates/kernel": slice(8),
+            "candidate/input_projection/kernel": slice(8, 12),
+        },
+    ),
+    "slstm": (jaxrnn.SLSTMCell(4, 2), {"kernel": slice(16)}),
+}
+
+
+def with_identities(params, kernels):
+    """The parameters with the identity's columns before the rows of each kernel."""
+    size = max(columns.stop for columns in kernels.values())
+    params = jax.tree.map(lambda x: x, params)
+    for path, columns in kernels.items():
+        *keys, name = path.split("/")
+        inner = functools.reduce(dict.__getitem__, keys, params)
+        rows = np.eye(size)[:, columns]
+        inner[name] = jnp.concatenate([rows, inner[name]]) if name in inner else rows
+    return params
+
+
+@pytest.mark.fast("gru", "slstm")
+@pytest.mark.parametrize(("cell", "kernels"), ADDED.values(), ids=ADDED)
+def test_inputs_are_added_as_an_identity_adds_them(cell, kernels):
+    size = max(columns.stop for columns in kernels.values())
+    rng = np.random.default_rng(0)
+    x, resets = rng.normal(size=(3, 5, size)), rng.random((3, 5)) < 0.3
+    adding = dataclasses.replace(cell, project_inputs=False)
+    params = drawn(adding, x[:, 0])
+
+    def loss(cell, params, x):
+        results = jaxrnn.dynamic_rnn(
+            cell.bind(params), x, [5, 3, 0], dtype=x.dtype, resets=resets
+        )
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(results))
+
+    @jax.jit
+    def both(params, x):
+        multiplied = lambda p, x: loss(cell, with_identities(p, kernels), x)
+        losses = functools.partial(loss, adding), multiplied
+        return [jax.value_and_grad(f, (0, 1))(params, x) for f in losses]
+
+    assert_near(*both(params, x), tolerance=1e-12)
+
+
+def ported(change):
+    cell = jaxrnn.GRUCell(2, project_inputs=False)
+    return lambda: change(cell.bind(cell.init(jax.random.key(0), np.ones((1, 6)))))
+
+
+test_inputs_to_add_fit_the_kernels = refusals([
+    (ValueError, "`inputs` must be .batch, 6. with `project_inputs=False`",
+     ported(lambda cell: cell(X, jnp.zeros((4, 2))))),
+    (ValueError, "`cell.project_inputs`", ported(jaxrnn.convert.to_torch)),
+    (ValueError, "`project_inputs`",
+     lambda: lite.TFLiteLSTMCell(2, project_inputs=False)),
+])  # fmt: skip

@@ -103,7 +103,7 @@ test_names_and_sizes = refusals([
 # TensorFlow, and dropout (with active dropout, the native loops do not run).
 KNOWN = (
     "num_units cell_size activation forget_bias use_peephole use_peepholes cell_clip "
-    "num_proj proj_clip layer_norm "
+    "num_proj proj_clip layer_norm project_inputs "
     "name dtype reuse input_size state_is_tuple num_unit_shards num_proj_shards "
     "initializer kernel_initializer bias_initializer norm_gain norm_shift "
     "dropout_keep_prob dropout_prob_seed"

@@ -24,7 +24,7 @@ from ..._base.derivatives import in_reverse
 from ..._base.errors import is_array
 from ..._base.math import cast_like, is_perturbed, widened, widest_dtype
 from ..._base.mesh import platform_of
-from ..._base.products import affine, dot, dot_with_tangent, plus_bias
+from ..._base.products import dot, dot_with_tangent, plus_bias
 from ..._base.sharding import broadcast_first, zeros_like
 from ..._base.trees import with_structure
 from ..._base.typing import Array, DType, Params, PyTree
@@ -226,10 +226,14 @@ class AffineLoop:
         of_stage = functools.partial(
             _product_tangent, vmap_size, primals.xs, tangents.xs
         )
+        numbers = range(len(self.cell.stages))
+        d_added: list = [None] * len(numbers)
+        if is_perturbed(tangents.xs):
+            d_added = [self.cell.added_inputs(k, tangents.xs) for k in numbers]
 
         @jax.checkpoint
         def of_stages() -> list[Array | None]:
-            given = saved[0], jax.vmap(operands)(*saved)
+            given = d_added, saved[0], jax.vmap(operands)(*saved)
             return list(
                 map(of_stage, *given, primals.product_params, tangents.product_params)
             )
@@ -275,7 +279,8 @@ def _choose_product(
     """Chooses how the steps compute `z = [inputs, operand] @ kernel + bias`.
 
     * With few rows, the products with all inputs are computed before the loop.
-    * Otherwise, on CPUs, a step computes one product, as a step of the cell does.
+    * Otherwise, on CPUs, a step computes one product, as a step of the cell does. So
+      it does on all platforms if the inputs are added (`project_inputs=False`).
     * On other platforms, a step computes two products. With one product, TPUs would
       write the joined operands at every step, and GPUs would launch 1.5 times as many
       operations for a GRU.
@@ -288,10 +293,9 @@ def _choose_product(
         return _products_ahead(cell, primals, steps, on_cpu)
 
     def joined(k: int, stage: "Stage", x: Array, operand: Array, dtype: DType) -> Array:
-        operands = (x, operand) if stage.takes_inputs else (operand,)
-        return affine(primals.product_params[k], operands, dtype)
+        return cell.product(k, primals.product_params[k], x, operand, dtype)
 
-    if on_cpu:
+    if on_cpu or not cell.project_inputs:
         return joined, primals.xs, steps
     products = _split_kernels(cell, primals.xs.shape[-1], primals.product_params)
 
@@ -342,7 +346,12 @@ def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
     time, rows, depth = primals.xs.shape
     is_read = any(stage.takes_inputs for stage in cell.stages)
     is_known = isinstance(rows, int) and isinstance(depth, int)
-    if not (is_read and is_known and rows * time <= FEW_ROWS_OVER_TIME):
+    if not (
+        cell.project_inputs
+        and is_read
+        and is_known
+        and rows * time <= FEW_ROWS_OVER_TIME
+    ):
         return False
     if not on_cpu:
         return rows <= FEW_ROWS
@@ -383,7 +392,7 @@ def _split_kernels(
     def of_stage(stage: "Stage", product: Params) -> Params:
         parts = {name: x for name, x in product.items() if name != "kernel"}
         kernel = product["kernel"]
-        if not stage.takes_inputs:
+        if not (cell.project_inputs and stage.takes_inputs):
             return parts | {"operand": kernel}
         inputs, operand = jnp.split(kernel, [depth]) if is_array(kernel) else [None] * 2
         return parts | {"inputs": inputs, "operand": operand}
@@ -392,19 +401,27 @@ def _split_kernels(
 
 
 def _product_tangent(
-    vmap_size: int, xs: Array, d_xs: PyTree, z: Array, h: Array, p: Params, d_p: Params
+    vmap_size: int,
+    xs: Array,
+    d_xs: PyTree,
+    d_added: Array | None,
+    z: Array,
+    h: Array,
+    p: Params,
+    d_p: Params,
 ) -> Array | None:
     """`xs @ d_W + h @ d_U + d_xs @ W + d_b`, for all steps at once.
 
     This is the tangent of `z = xs @ W + h @ U + b` without `d_h @ U`, which the loop
-    adds. The transposes of these terms are the gradients of W, U, xs and b.
+    adds. The transposes of these terms are the gradients of W, U, xs and b. If z adds
+    inputs instead of multiplying them, `d_added` is their tangent.
     """
 
     def of_kernel(operand: Array, d_kernel: Array) -> Array:
         few = are_few_vectors(operand, vmap_size)
         return (dot if few else dot_with_tangent)(operand, d_kernel, z.dtype)
 
-    terms = []
+    terms = [] if d_added is None else [d_added.astype(z.dtype)]
     if is_perturbed(d_p.get("inputs")):
         terms.append(of_kernel(xs, d_p["inputs"]))
     if is_perturbed(d_p["operand"]) and h.shape[-1]:

@@ -78,6 +78,9 @@ def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
     if equations.has_norms and others != (False, False, None):
         return f"{known}, not layer normalization with other options of an LSTM"
 
+    if not cell.project_inputs:
+        return "the native loops multiply the inputs (`project_inputs`)"
+
     # The arrays.
     if explicit_mesh_of((run.inputs, run.state)) is not None:
         return "an explicit mesh requires `jax.shard_map`"
