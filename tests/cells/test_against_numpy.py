@@ -194,21 +194,14 @@ CELLS = {
     "min_gru": (jaxrnn.MinGRUCell(UNITS), min_gru),
     "min_lstm": (jaxrnn.MinLSTMCell(UNITS), min_lstm),
     "qrnn_f": (jaxrnn.QRNNCell(UNITS, "f"), qrnn("f")),
-    "qrnn_fo": (jaxrnn.QRNNCell(UNITS, "fo"), qrnn("fo")),
     "qrnn_ifo": (jaxrnn.QRNNCell(UNITS, "ifo"), qrnn("ifo")),
     "xlstm": (jaxrnn.MLSTMCell(UNITS, HEADS, key_size=KEY, **OPTIONS), xlstm),
-    "linear": memory(LINEAR, attention),
     "linear_key_decay": memory(LINEAR, attention, scale=3.0, key_decay=True),
     "delta": memory(DELTA, delta),
-    "delta_key_decay": memory(DELTA, delta, scale=3.0, key_decay=True),
     "dplr": memory(jaxrnn.DPLRMemoryCell, dplr, scale=3.0),
     "rwkv6": memory(jaxrnn.RWKV6MemoryCell, rwkv6, scale=3.0),
-    "mlstm": memory(jaxrnn.MLSTMMemoryCell, mlstm),
-    "mlstm_scale": memory(jaxrnn.MLSTMMemoryCell, mlstm, scale=3.0),
+    "mlstm": memory(jaxrnn.MLSTMMemoryCell, mlstm, scale=3.0),
 }
-
-# Memories with the rule of another row, and the scale or the decays of a third.
-OTHERS, slow = ("linear", "delta_key_decay", "mlstm", "mlstm_scale"), pytest.mark.slow
 
 
 def by_loop(step, params, xs, state, start):
@@ -225,9 +218,7 @@ def by_loop(step, params, xs, state, start):
     return np.stack(outputs, axis=1), state
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(n, marks=slow) if n in OTHERS else n for n in CELLS]
-)
+@pytest.mark.parametrize("name", CELLS)
 def test_a_cell_is_the_loop_of_its_step(name):
     """With lengths, and with resets to a state."""
     cell, step, *inputs = CELLS[name]

@@ -26,8 +26,6 @@ import jaxrnn
 from jaxrnn import (
     DeltaInputs,
     DeltaMemoryCell,
-    DPLRInputs,
-    DPLRMemoryCell,
     LinearAttentionInputs,
     LinearAttentionMemoryCell,
     MLSTMCell,
@@ -50,7 +48,7 @@ def run(cell, xs, *args, **options):
 # xLSTM.
 
 
-@pytest.mark.fast("chunks-mlstm", "steps-slstm")
+@pytest.mark.fast("steps-slstm")
 @pytest.mark.parametrize(
     "case", sorted({name.split("/")[0] for name in FILE} - {"init"})
 )
@@ -128,28 +126,6 @@ def test_shut_forget_gates(gate, name, index):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", FORMS)
-def test_an_empty_memory_without_steps_has_finite_gradients(form):
-    """The scale of an empty memory may be -inf; rows without steps keep it."""
-    cell = MLSTMCell(4, 2, chunk_size=2)
-    x = np.random.default_rng(0).normal(size=(3, 5, 3))
-    start = jax.tree.map(jnp.ones_like, cell.zero_state(3, x.dtype))
-    start = start._replace(m=jnp.full_like(start.m, -jnp.inf))
-    late = np.arange(5) % np.array([[3], [4], [5]]) == 3
-
-    @jax.jit
-    @functools.partial(jax.grad, has_aux=True, argnums=(0, 1, 2))
-    def gradients(params, x, state):
-        options = {"initial_state": state, "implementation": FORMS[form]}
-        made = run(cell.bind(params), x, mask=late, **options)
-        return jnp.sum(made[0] ** 2), made
-
-    got, (outputs, last) = gradients(bound(cell).params, x, start)
-    chex.assert_tree_all_finite((got, outputs, last._replace(m=outputs)))
-    chex.assert_trees_all_equal(*jax.tree.map(lambda x: x[0], (last, start)))
-
-
-@pytest.mark.slow
 def test_a_memory_that_overflowed_ends_at_a_reset():
     """In an earlier chunk; gradients after the reset are those of a scan."""
     cell = bound(MLSTMCell(4, 2, chunk_size=4), dtype="float32")
@@ -169,7 +145,7 @@ def test_a_memory_that_overflowed_ends_at_a_reset():
 
 
 @pytest.mark.loops
-@pytest.mark.fast("nan")
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [3e37, np.nan])
 def test_no_later_step_reaches_the_gradients_of_earlier_steps(size):
     """Its values or cotangents overflow, or it is not finite."""
@@ -193,7 +169,6 @@ DELTA = DeltaInputs(*INPUTS[:3], -np.abs(INPUTS[3]), 1 / (1 + np.exp(-INPUTS[4])
 # Decays from almost 1 to almost 0, of which -inf is the edge.
 G = -np.exp(RNG.uniform(-6, 4, size=(ROWS, TIME, HEADS, KEY)))
 G[RNG.random(G.shape) < 0.05] = -np.inf
-A, B = RNG.normal(size=(2, ROWS, TIME, HEADS, KEY))
 SIZES = HEADS, KEY, VALUE, 2  # Two heads share the keys.
 WITH_KEY_DECAYS = {
     "linear": (
@@ -203,10 +178,6 @@ WITH_KEY_DECAYS = {
     "delta": (
         DeltaMemoryCell(*SIZES, key_decay=True, chunk_size=16),
         DELTA._replace(g=G),
-    ),
-    "dplr": (
-        DPLRMemoryCell(*SIZES, chunk_size=16),
-        DPLRInputs(*INPUTS[:3], A, B, G),
     ),
     "rwkv6": (
         RWKV6MemoryCell(*SIZES, chunk_size=16),
@@ -233,12 +204,6 @@ def fast_and_slow(name, least):
     q, k = abs(draw(8)), unit(draw(8))
     v, gate = draw(8), 1 / (1 + np.exp(-draw()))
     g = np.where(fast[:, None, None], least, -0.01) - 1e-3 * abs(draw(8))
-    if name == "mlstm":
-        f = np.where(fast[:, None], least, 5.0) + 0 * gate
-        return MLSTMMemoryCell(2, 8, 8), MLSTMInputs(q, abs(k), v, draw(), f)
-    if name == "dplr":
-        inputs = DPLRInputs(q, k, v, -k, k * gate[..., None], g)
-        return DPLRMemoryCell(2, 8, 8, chunk_size=48), inputs
     if name == "linear":
         inputs = LinearAttentionInputs(q, k, v, g[..., 0])
         return LinearAttentionMemoryCell(2, 8, 8, chunk_size=48), inputs
@@ -246,10 +211,10 @@ def fast_and_slow(name, least):
     return cell, DeltaInputs(q, k, v, g, gate)
 
 
-LEAST = {"linear": -20.0, "delta": -87.0, "dplr": -87.0, "mlstm": -20.0}
+LEAST = {"linear": -20.0, "delta": -87.0}
 
 
-@pytest.mark.fast("delta")
+@pytest.mark.fast("linear")
 @pytest.mark.parametrize("name", LEAST)
 def test_fast_decays_round_away_no_slow_ones(name):
     """Float32 chunks against single steps in float64, in spans that begin at resets."""
@@ -269,11 +234,9 @@ def test_fast_decays_round_away_no_slow_ones(name):
     assert largest_error(zip(*leaves, strict=True)) < 5e-6
 
 
-@pytest.mark.fast("linear")
-@pytest.mark.parametrize("name", WITH_KEY_DECAYS)
-def test_a_decay_in_place_of_its_logarithm_warns(name):
+def test_a_decay_in_place_of_its_logarithm_warns():
     """Where it is known. Some growth, no decay and traced values are no mistakes."""
-    cell, inputs = WITH_KEY_DECAYS[name]
+    cell, inputs = WITH_KEY_DECAYS["linear"]
     run = lambda x: jaxrnn.dynamic_rnn(bound_to(cell, x), x, dtype=float)
     some = np.where(np.arange(KEY) == 0, 0.1, -0.1)
     for g in G, np.zeros_like(G), np.broadcast_to(some, G.shape):
@@ -284,6 +247,7 @@ def test_a_decay_in_place_of_its_logarithm_warns(name):
     jax.jit(run)(decays)
 
 
+@pytest.mark.slow
 def test_steps_that_write_nothing_leave_a_memory_empty():
     """Their gates are -inf; what follows is what later steps give alone."""
     cell = MLSTMMemoryCell(HEADS, KEY, VALUE, 2, chunk_size=4).bind({})
@@ -296,20 +260,6 @@ def test_steps_that_write_nothing_leave_a_memory_empty():
     want, _ = run(jax.tree.map(lambda x: np.roll(x, -3, axis=1), inputs))
     # The divisor's 1e-6 is relative to the scale of a chunk.
     assert_near(outputs[:, 3:], want[:, :-3], tolerance=1e-6)
-
-
-@pytest.mark.parametrize("length", [1e200, 9.0])
-def test_long_keys_spoil_no_other_span(length):
-    """If a product overflows, the results are NaN up to the next reset."""
-    resets = np.arange(TIME)[None] == np.array([[4], [6], [0]])
-    cell = DeltaMemoryCell(*SIZES, chunk_size=8)
-    k = unit(DELTA.k)
-    k[:, 2] *= length
-    inputs, options = DELTA._replace(k=k), {"dtype": float, "resets": resets}
-    run = functools.partial(jaxrnn.dynamic_rnn, cell.bind({}), inputs, **options)
-    got, want = run()[0], run(implementation="scan")[0]
-    assert np.isfinite(want).all() == (length < 1e200)
-    np.testing.assert_allclose(got, want, rtol=1e-9)
 
 
 @pytest.mark.fast("chunks")
@@ -334,7 +284,7 @@ def test_nan_stays_where_no_later_step_reads_it(form):
 
 
 @pytest.mark.loops
-@pytest.mark.fast("delta-*")
+@pytest.mark.fast("linear-*")
 @pytest.mark.parametrize(("name", "size"), [("linear", 4), ("delta", 16), ("rwkv6", 4)])
 def test_a_query_spoils_no_gradient_of_another_span(name, size):
     """The step does not change the state, and a reset follows."""
@@ -356,44 +306,31 @@ def test_a_query_spoils_no_gradient_of_another_span(name, size):
 
 
 @pytest.mark.loops
-@pytest.mark.parametrize("chunk_size", [None, 64])
-def test_a_narrow_state_is_rounded_after_the_last_step(chunk_size):
+def test_a_narrow_state_is_rounded_after_the_last_step():
     """A bfloat16 sum of ones, rounded at every step, ends at 256."""
-    cell = LinearAttentionMemoryCell(1, 1, 1, scale=1.0, chunk_size=chunk_size)
+    cell = LinearAttentionMemoryCell(1, 1, 1, scale=1.0, chunk_size=64)
     one = jnp.ones((1, 1000, 1, 1), jnp.bfloat16)
     inputs = LinearAttentionInputs(one, one, one, 0 * one[..., 0])
     run = lambda x: jaxrnn.dynamic_rnn(cell.bind({}), x, [1000], dtype=one.dtype)[1]
     assert run(inputs).item() == 1000
 
 
-@pytest.mark.fast("5-*")
-@pytest.mark.parametrize(("reset", "returns_states"), [(4, False), (5, True)])
-def test_a_reset_within_the_middle_chunk(reset, returns_states):
+def test_a_reset_within_the_middle_chunk():
     """Three chunks of 3 steps; the state after the reset goes on to the last."""
     cell = LinearAttentionMemoryCell(*SIZES, chunk_size=3)
     inputs = LinearAttentionInputs(*(x[:, :9] for x in DELTA[:4]))
     resets = np.zeros((ROWS, 9), bool)
-    resets[0, reset] = True
-    options = {"resets": resets, "return_states": returns_states, "dtype": float}
+    resets[0, 5] = True
+    options = {"resets": resets, "return_states": True, "dtype": float}
     run = functools.partial(jaxrnn.dynamic_rnn, cell.bind({}), inputs, **options)
     assert_near(run(), run(implementation="scan"), tolerance=1e-12)
 
 
-# The sizes of a memory, its options, the number of rows, and whether it is scanned.
-CHOICES = [
-    ((2, 64, 64), {}, 8, False),
-    ((2, 64, 64), {}, 1, True),
-    ((2, 64, 64), {"key_decay": True}, 8, True),
-    ((2, 32, 32), {"chunk_size": 32}, 64, False),
-]
-
-
 @pytest.mark.loops
-@pytest.mark.fast("sizes0-*", "sizes1-*")
-@pytest.mark.parametrize(("sizes", "options", "rows", "is_scanned"), CHOICES)
-def test_explain_says_whether_a_call_is_scanned(sizes, options, rows, is_scanned):
+@pytest.mark.parametrize(("rows", "is_scanned"), [(8, False), (1, True)])
+def test_explain_says_whether_a_call_is_scanned(rows, is_scanned):
     """A small memory is scanned in calls without derivatives."""
-    cell = DeltaMemoryCell(*sizes, **options)
+    cell = DeltaMemoryCell(2, 64, 64)
     shape = lambda size: jax.ShapeDtypeStruct((rows, 40, *size), F32)
     inputs = DeltaInputs(*map(shape, cell.input_sizes))
     found = jaxrnn.explain(cell.bind({}), inputs, dtype=F32)

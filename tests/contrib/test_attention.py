@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import bound, drawn
+from helpers import bound
 
 import jaxrnn
 import jaxrnn.decode
@@ -21,7 +21,7 @@ LENGTHS = [6, 0, 2]
 KEY = jax.random.key(0)
 draw = functools.partial(helpers.draw, dtype=np.float32)
 MEMORY, X = draw(B, S, D), draw(B, 4, I)
-LUONG, WIDER = contrib.LuongAttention(H, D), contrib.LuongAttention(H + 1, D)
+WIDER = contrib.LuongAttention(H + 1, D)
 BAHDANAU = contrib.BahdanauAttention(H, D)
 
 
@@ -103,21 +103,6 @@ def test_the_padding_of_a_memory_leaves_no_trace(mechanism):
     assert not np.asarray(clean[1])[np.broadcast_to(beyond, MEMORY.shape)].any()
 
 
-def test_a_stack_shares_nothing_of_it():
-    stack = jaxrnn.MultiRNNCell([CELL, jaxrnn.GRUCell(2)])
-    params = drawn(stack, X[:, 0])
-
-    @jax.jit
-    def run():
-        attention, _ = over_time(CELL.bind(params["cell_0"]), STATE)
-        upper = stack.cells[1].bind(params["cell_1"])
-        zeros = upper.zero_state(B, X.dtype)
-        want, _ = over_time(upper, zeros, attention)
-        return over_time(stack.bind(params), (STATE, zeros))[0], want
-
-    np.testing.assert_allclose(*run(), 1e-5, 1e-6)
-
-
 def test_each_run_computes_the_keys_from_its_own_parameters():
     _, passed_on = over_time(CELL.bind(PARAMS), STATE)
     assert jax.tree.structure(passed_on) == jax.tree.structure(STATE)
@@ -167,23 +152,16 @@ def on(mechanisms, units=H, **options):
     return contrib.AttentionWrapper(jaxrnn.GRUCell(units), mechanisms, **options)
 
 
-def pair(array):
-    return jaxrnn.LSTMStateTuple(array, array)
-
-
 initial, two = CELL.initial_state, on([WIDER, WIDER], H + 1).initial_state
-run, first, flat = CELL.bind(PARAMS), X[:, 0], np.zeros(3)
+run, first = CELL.bind(PARAMS), X[:, 0]
 HALVES = contrib.LuongAttention(H, D, dtype=jnp.float16)
 REFUSALS = [
     (ValueError, "cell.initial_state", lambda: over_time(run, None)),
-    (ValueError, "`cell_state.c`", lambda: initial(MEMORY, cell_state=pair(first))),
     (ValueError, "memories", lambda: two((MEMORY, MEMORY[:1]))),
     (ValueError, "`memory_depth`", lambda: initial(MEMORY[..., :2])),
     (ValueError, "size of the cell's output", lambda: attending(WIDER).init(KEY, first)),
-    (ValueError, "'recursive', 'parallel', 'hard'", lambda: monotonic(mode="soft")),
     (TypeError, "`memory`", lambda: contrib.BahdanauAttention(H, memory=MEMORY)),
     (TypeError, "dtype of the mechanism", lambda: on(HALVES).initial_state(MEMORY)),
-    (TypeError, "AttentionWrapperState .*, got float", lambda: run(first, flat)),
 ]  # fmt: skip
 
 test_refuses = helpers.refusals(REFUSALS)

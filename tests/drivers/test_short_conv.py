@@ -9,7 +9,6 @@ from helpers import assert_near, differentiated, draw, refusals
 
 import jaxrnn
 
-F64 = jnp.float64
 ROWS, TIME, CHANNELS, WIDTH = 4, 9, 3, 4
 LENGTHS = np.array([9, 0, 4, 7])
 MASK = np.arange(TIME) < LENGTHS[:, None]
@@ -125,14 +124,10 @@ def refused(**options):
 test_refuses = refusals(
     [
         (ValueError, r"`kernel`.*\[width, 3\].*at least 2", refused(kernel=X[0, :1])),
-        (ValueError, r"`kernel`.*\[width, 3\]", refused(kernel=X[0, :, :2])),
         (ValueError, "`kernel`.*Transpose", refused(kernel=np.ones((3, 1, 4)))),
-        (TypeError, "`kernel`.*an array", refused(kernel={"kernel": X[0]})),
-        (ValueError, "`bias`.*`sequence_length`", refused(bias=[5, 3])),
         (TypeError, "`kernel`.*inputs, float64", refused(kernel=X[0].astype("f4"))),
         (ValueError, r"`bias`.*\[3\]", refused(bias=X[0, 0, :2])),
         (ValueError, r"`inputs`.*\[batch, time, channels\]", refused(inputs=X[0])),
         (ValueError, r"`initial_state`.*\[2, 4, 3\]", refused(initial_state=X[:, :3])),
-        (TypeError, "`initial_state`", refused(initial_state=X[:, :4].astype("f4"))),
     ]
 )

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from cases import CASES, KINDS
 from flax import nnx
-from helpers import bound, eqns
+from helpers import bound, drawn, eqns
 
 import jaxrnn
 import jaxrnn.linen
@@ -63,14 +63,6 @@ def wrapped():
     return MultiRNNCell([cell, jnp.tanh, LSTMCell(D)])
 
 
-def of_fused(cell):
-    def run(x, **implementation):
-        of_cell = cell.bind(cell.init(jax.random.key(0), x))
-        return of_cell(x, dtype=F32, **implementation)
-
-    return run
-
-
 def of_nnx(kind, *args, **options):
     def run(x, **implementation):
         module = getattr(jaxrnn.nnx, kind)
@@ -87,22 +79,19 @@ def in_linen(x, **implementation):
 
 STACK = bound(wrapped(), D, F32)
 BLOCK = contrib.LSTMBlockFusedCell(D)
+BLOCK = BLOCK.bind(drawn(BLOCK, np.ones((1, 1, D), F32)))
 # `tests/meshes/test_drivers.py` has the other drivers.
 ENTRIES = {
     "dynamic_rnn": lambda x, **given: jaxrnn.dynamic_rnn(STACK, x, dtype=F32, **given),
     "short_conv": lambda x, **given: jaxrnn.short_conv(
         x, jnp.ones((2, D), F32), **given
     ),
-    "fused": of_fused(BLOCK),
-    "fused_adaptor": of_fused(contrib.FusedRNNCellAdaptor(wrapped())),
-    "fused_reversed": of_fused(contrib.TimeReversedFusedRNN(BLOCK)),
+    "fused": lambda x, **given: BLOCK(x, dtype=F32, **given),
     "nnx_rnn": of_nnx("RNN", wrapped(), D),
     "nnx_bidirectional": of_nnx("Bidirectional", LSTMCell(D), wrapped(), D),
-    "nnx_layers": of_nnx("StackBidirectional", [GRUCell(D)], [LSTMCell(D)], D),
     "linen_rnn": in_linen,
     "gated_deltanet": of_nnx("GatedDeltaNet", D, 2, 4, 4),
     "mamba": of_nnx("Mamba", D),
-    "mamba2": of_nnx("Mamba2", D, 2, 4, 4),
     "rwkv7": of_nnx("RWKV7TimeMix", D, 1),
 }
 

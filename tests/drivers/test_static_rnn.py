@@ -15,19 +15,13 @@ ONES = np.ones((2, 4), np.float32)
 ZEROS = {"initial_state": STACK.zero_state(2, F32)}
 
 
-ENDS = {"dtype": F32, "sequence_length": [3, 0]}
-
-
-@pytest.mark.fast("StepByStep-*")
-@pytest.mark.parametrize(
-    ("wrap", "options"), [(StepByStep, ZEROS), (lambda cell: cell, ENDS)]
-)
-def test_steps_are_compiled_once(options, wrap):
+@pytest.mark.parametrize("wrap", [StepByStep, lambda cell: cell])
+def test_steps_are_compiled_once(wrap):
     """Also those of a cell that only has the attributes of a bound cell."""
     params = drawn(STACK, ONES)
 
     def loss(params, steps):
-        outputs, state = static_rnn(wrap(STACK.bind(params)), steps, **options)
+        outputs, state = static_rnn(wrap(STACK.bind(params)), steps, **ZEROS)
         return sum(jnp.sum(o**2) for o in outputs) + jnp.sum(state[1])
 
     def products(count):
@@ -65,13 +59,6 @@ def pooled(params, inputs, state, key=None):
     """A step that accepts inputs of any depth."""
     state = state + jnp.sum(inputs, axis=-1, keepdims=True) * params["w"]
     return state, state
-
-
-def test_steps_may_be_vectors_of_ids():
-    look_up = lambda p, x, s, key=None: (s + p["table"][x], s + p["table"][x])
-    cell = FunctionCell(look_up, 2, 2).bind({"table": jnp.arange(6.0).reshape(3, 2)})
-    outputs, _ = static_rnn(cell, [np.array([0, 2]), np.array([1, 1])], dtype=F64)
-    assert outputs[1].tolist() == [[0 + 2, 1 + 3], [4 + 2, 5 + 3]]
 
 
 # The state saver

@@ -82,12 +82,12 @@ def setup_of(name):
     return dataclasses.replace(setup, xs=jax.tree.map(with_gaps, setup.xs))
 
 
-def in_windows(size, has_reset_state, setup, params, xs, state, lengths):
-    """`dynamic_rnn`, `size` steps a call, each from the state of the call before."""
+def in_windows(has_reset_state, setup, params, xs, state, lengths):
+    """`dynamic_rnn`, 3 steps a call, each from the state of the call before."""
     other = reset_state(state) if has_reset_state else None
     parts = []
-    for t in range(0, TIME, size):
-        steps = slice(t, t + size)
+    for t in range(0, TIME, 3):
+        steps = slice(t, t + 3)
         options = {"mask": MASK[:, steps], "resets": RESETS[:, steps]}
         window = setup, params, at_steps(xs, steps), state, lengths
         options |= {"reset_state": other, "return_states": True}
@@ -108,13 +108,12 @@ def in_the_oracle(has_reset_state, setup, params, xs, state, lengths):
     return unrolled_states(setup, params, xs, state, lengths, **options)
 
 
-@pytest.mark.fast("3-True-min_gru")
+@pytest.mark.fast("True-min_gru")
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("has_reset_state", [False, True])
-@pytest.mark.parametrize("size", [1, 3])
-def test_values_and_gradients(size, has_reset_state, name):
+def test_values_and_gradients(has_reset_state, name):
     setup = setup_of(name)
-    got = functools.partial(in_windows, size, has_reset_state)
+    got = functools.partial(in_windows, has_reset_state)
     want = functools.partial(in_the_oracle, has_reset_state)
     got, want = (_oracle.differentiated(setup, run, None) for run in (got, want))
     close(got, want, setup.dtype)
@@ -130,15 +129,13 @@ WAYS |= {"parts": {"swap_memory": Recompute(2)}}
 
 
 @pytest.mark.loops
-@pytest.mark.fast("False-native")
+@pytest.mark.fast("native")
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("traced", [False, True])
-def test_every_way_to_run(traced, way):
-    """Single steps, with known or traced marks, give what one call gives."""
+def test_every_way_to_run(way):
+    """Single steps give what one call gives."""
     run = lambda x, state, mask, resets: run_gru(
         x, initial_state=state, mask=mask, resets=resets, **WAYS[way]
     )
-    run = jax.jit(run) if traced else run
     first = draw(ROWS, 4, dtype=F32)
     whole, last = run(X, first, MASK, RESETS)
     state, outputs = first, []
