@@ -13,7 +13,7 @@ from flax import nnx
 from helpers import bound, refusals
 
 import jaxrnn
-from jaxrnn import GRUCell, contrib
+from jaxrnn import GRUCell
 from jaxrnn.export import to_onnx
 
 X, KEY, WIDE = np.ones((4, 5, 3), np.float32), jax.random.key(0), "float64"
@@ -22,18 +22,12 @@ dynamic = functools.partial(jaxrnn.dynamic_rnn, GRU, X)
 static = functools.partial(jaxrnn.static_rnn, GRU, list(X))
 both_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
 LSTM = jaxrnn.LSTMCell
-raw = functools.partial(jaxrnn.raw_rnn, GRU, lambda *args: None)
-plan = functools.partial(jaxrnn.memory_plan, GRU, X)
 HINTS = [
-    ("^`lengths` .* Use `sequence_length`", lambda: plan(lengths=None)),
     ("^`lengths` .* Use `sequence_length`", lambda: dynamic(lengths=None)),
-    ("^`positions` .* `resets=positions == 0`", lambda: raw(positions=None)),
     ("^`sequence_length` .* Use `lengths`", lambda: to_onnx(GRU, sequence_length=X)),
     (r"`batch_first` .*\[batch, time", lambda: dynamic(batch_first=True)),
     ("`go_backwards` .* Use `reverse_sequence`", lambda: dynamic(go_backwards=True)),
-    ("^`foo` is not an argument of `static_rnn`.$", lambda: static(foo=0)),
     ("`LSTMCell`. .* `use_peepholes`", lambda: LSTM(2, use_peephole=1)),
-    ("^`hidden_size` .* Use `num_units`", lambda: LSTM(hidden_size=2)),
     ("`initial_state` .* `initial_state_fw`", lambda: both_ways(initial_state=X)),
 ]
 test_names_and_hints = refusals(HINTS, "message call")
@@ -101,24 +95,19 @@ def run(x):
     return jaxrnn.dynamic_rnn(GRU, x, dtype=WIDE)
 
 
-def run_nnx(**options):
-    module = jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0), **options)
+def run_nnx():
+    module = jaxrnn.nnx.RNN(GRUCell(2), 3, rngs=nnx.Rngs(0), param_dtype=WIDE)
     return nnx.jit(lambda module, x: module(x))(module, X)
 
 
 WARNED = {
     "dynamic_rnn": lambda: run(X),
-    "two directions": lambda: both_ways(dtype=WIDE),
     "static_rnn": lambda: static(dtype=WIDE),
     "jit": lambda: jax.jit(run)(X),
-    "vmap and grad": lambda: jax.vmap(jax.grad(lambda x: run(x)[0].sum()))(X[None]),
     "constructor": lambda: GRUCell(2, dtype=WIDE),
-    "method": lambda: GRUCell(2).init(KEY, X[:, 0], WIDE),
-    "wrapper": lambda: contrib.HighwayWrapper(GRUCell(3)).init(KEY, X[:, 0], WIDE),
     "TensorArray": lambda: jaxrnn.TensorArray(WIDE, 2),
     "linen": lambda: jax.jit(Module().init)(KEY, X),
-    "nnx": lambda: run_nnx(param_dtype=WIDE),
-    "nnx call": lambda: run_nnx(dtype=WIDE),
+    "nnx": run_nnx,
 }
 
 
@@ -136,11 +125,3 @@ def test_a_dtype_that_python_or_an_array_brings_is_not_warned_of():
         dynamic(dtype=float)
         GRUCell(2).init(KEY, X[:, 0].astype(WIDE))
         GRUCell(2).get_initial_state(X[:, 0].astype(WIDE))
-
-
-def test_code_without_a_module_is_warned():
-    """Such code is run by `exec`, and has no `__name__`."""
-    names = {"cell": GRUCell(2), "wide": WIDE}
-    with jax.enable_x64(False), pytest.warns(UserWarning, match="float64") as caught:
-        exec("cell.zero_state(1, wide)", names)
-    assert [warning.filename for warning in caught] == ["<string>"]

@@ -47,7 +47,7 @@ def test_a_joined_product_has_the_derivatives_of_a_concatenation():
     chex.assert_trees_all_close(got, want, rtol=1e-12, atol=1e-14)
 
 
-@pytest.mark.parametrize("kind", ["uint8", "uint32", "int64", "uint64"])
+@pytest.mark.parametrize("kind", ["uint8", "int64", "uint64"])
 def test_integers_are_clamped_to_int32(kind):
     ends = np.iinfo(kind).min, np.iinfo(kind).max
     for of in (np, jnp):
@@ -80,10 +80,9 @@ X = np.ones((2, 4, 3), np.float32)
 
 GRU = jaxrnn.GRUCell(3)
 FUNCTION = jaxrnn.FunctionCell(lambda p, x, state, key=None: (x, state), 3, 3)
-KEYED = GRU, FUNCTION, jaxrnn.MultiRNNCell([GRU]), jaxrnn.DropoutWrapper(GRU)
 
 
-@pytest.mark.parametrize("cell", KEYED, ids=lambda cell: type(cell).__name__)
+@pytest.mark.parametrize("cell", [GRU, FUNCTION], ids=lambda cell: type(cell).__name__)
 @pytest.mark.parametrize("key", [3, np.ones(2, np.float32)])
 def test_a_key_that_is_none(key, cell):
     x, state = X[:, 0], cell.zero_state(2, X.dtype)

@@ -64,14 +64,6 @@ def test_every_gate_of_the_state_is_orthogonal():
     assert 0 < np.abs(params["w_f_diag"]).max() <= np.sqrt(6 / (2 * UNITS))
 
 
-def test_narrow_parts_are_drawn_in_float32():
-    dtype = jnp.bfloat16
-    kernel = params_of(LSTMCell(UNITS, initializer=BY_PART), dtype=dtype)["kernel"]
-    assert kernel.dtype == dtype
-    rounding = float(8 * jnp.finfo(dtype).eps)
-    assert_orthogonal(*gates(kernel[DEPTH:], 4), atol=rounding)
-
-
 def test_unit_forget_bias():
     """The run equals one with `forget_bias=1`."""
     initializer = by_part(normal(), normal(), bias=UNIT)

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import re
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -123,15 +123,6 @@ class Doubled:
         return 2 * output, state
 
 
-class OwnLoop(LSTMCell):
-    """An LSTM whose loop would run the steps of a subclass."""
-
-    apply = LSTMCell.apply
-
-    def choose_loop(self, params, run):
-        return extend.Choice.scan("this class has its own loop")
-
-
 class Wrapper(contrib.InputProjectionWrapper):
     """Another step and loop of a wrapper."""
 
@@ -168,14 +159,7 @@ def test_a_class_that_also_overrides_what_is_used():
     assert_near(got, run(None, ones, resets=resets, reset_state=ones), tolerance=1e-12)
 
 
-def extended():
-    class Mine(OwnLoop):
-        def step(self, params, inputs, state):
-            return state
-
-
 test_overrides_that_nothing_uses_are_refused = refusals([
-    (TypeError, "`step`, but `choose_loop`", extended),
     (TypeError, "`zero_state`", lambda: override(jaxrnn.GRUCell, "zero_state")),
     (TypeError, "`get_init", lambda: override(MultiRNNCell, "get_initial_state")),
 ])  # fmt: skip
@@ -400,4 +384,59 @@ test_inputs_to_add_fit_the_kernels = refusals([
     (ValueError, "`cell.project_inputs`", ported(jaxrnn.convert.to_torch)),
     (ValueError, "`project_inputs`",
      lambda: lite.TFLiteLSTMCell(2, project_inputs=False)),
+
+
+# What the loop of a user's cell returns is compared with the types of a scan.
+
+SEQUENCES = np.ones((2, 5, 3))
+
+
+class Changed(jaxrnn.GRUCell):
+    """A GRU whose loop returns other results than a scan."""
+
+    apply = jaxrnn.GRUCell.apply
+    changes: ClassVar = {}
+
+    def choose_loop(self, params, run):
+        choice = super().choose_loop(params, run.replace(implementation="xla"))
+        return choice.within(self._run)
+
+    def _run(self, loop, params, run):
+        change = self.changes[type(self).__name__]
+        return change(*loop(params, run))
+
+
+def call(change, **options):
+    """A run of a cell whose loop returns `change(outputs, state)`."""
+    kind = type(f"Changed{len(Changed.changes)}", (Changed,), {})
+    Changed.changes[kind.__name__] = change
+    cell = kind(4)
+    params = cell.init(jax.random.key(0), SEQUENCES[:, 0])
+    return jaxrnn.dynamic_rnn(
+        cell.bind(params), SEQUENCES, dtype=SEQUENCES.dtype, **options
+    )
+
+
+def states_of(change, **options):
+    """Like `call`, where `change` gets the states of all steps."""
+
+    def of_all(outputs, state):
+        return (outputs[0], change(outputs[1])), state
+
+    return call(of_all, return_states=True, **options)
+
+
+def test_a_loop_that_returns_what_a_scan_returns():
+    results = states_of(lambda states: states, sequence_length=[5, 2])
+    outputs, state, states = jax.device_get(results)
+    assert_near(outputs[1, :2], states[1, :2], tolerance=0)
+    assert_near(states[1, -1], state[1], tolerance=0)
+
+
+test_results_of_own_loops_have_the_types_of_a_scan = refusals([
+    (TypeError, "`outputs`", lambda: call(lambda y, s: (y.astype(jnp.int8), s))),
+    (ValueError, "`outputs`", lambda: call(lambda y, s: (y[..., :1], s))),
+    (ValueError, "`state`", lambda: call(lambda y, s: (y, s[:1]))),
+    (ValueError, "`loop`", lambda: call(lambda y, s: y)),
+    (ValueError, r"`outputs\[1\]`", lambda: states_of(lambda s: s[:, -1])),
 ])  # fmt: skip

@@ -14,8 +14,6 @@ import pytest
 from helpers import assert_near, differentiated
 
 import jaxrnn
-from jaxrnn import extend
-from jaxrnn._cells.matrix.delta_rule import DeltaRule
 from jaxrnn._loops.memories import published_kernels
 
 F32 = jnp.float32
@@ -150,25 +148,9 @@ def test_jla_runs_its_kernels_on_a_gpu(monkeypatch, of_jax):
     assert {*asked} == {("gated_deltanet", "mosaic_gpu")}
 
 
-def own_rule():
-    """A rule with the name of jaxrnn's, by which nothing may be chosen."""
-
-    def step(self, values, state):
-        new = jnp.einsum("bnk,bnv->bnkv", values.k, values.v)
-        return jnp.einsum("bnk,bnkv->bnv", values.q, state + new), state + new
-
-    names = ("Inputs", "idle", "sizes")
-    members = {name: getattr(DeltaRule, name) for name in names}
-    members |= {"step": step, "chunk": None, "key_decay": False}
-    rule = type("DeltaRule", (extend.MatrixRule,), members)()
-    own = type("OwnCell", (extend.BareMemoryCell,), {"rule": rule})
-    return own(HEADS, KEY, VALUE, 1)
-
-
 SMALL = jaxrnn.DeltaMemoryCell(HEADS, KEY, 1, num_key_heads=1)
 OF_ONE_VALUE = INPUTS._replace(v=INPUTS.v[..., :1]), STATE[..., :1], SMALL
 REFUSED = {
-    "no kernel is known for OwnCell": lambda: explained(cell=own_rule()),
     "it returns only the last state": lambda: explained(return_states=True),
     "it resets states to zeros, not to `reset_state`": lambda: explained(
         resets=RESETS, reset_state=STATE

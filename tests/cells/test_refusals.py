@@ -64,15 +64,6 @@ def written(step=STEP, **leaves):
     return MEMORY.bind({})(step, MEMORY.zero_state(3, float))
 
 
-S6 = jaxrnn.S6MemoryCell(4, 2)
-S6_STEP = jaxrnn.S6Inputs(*(np.ones((3, *size)) for size in S6.input_sizes))
-
-
-def scanned(**leaves):
-    params = S6.init(KEY, S6_STEP)
-    return S6.bind(params)(S6_STEP._replace(**leaves), S6.zero_state(3, float))
-
-
 def narrow(cell):
     x = jnp.ones((1, 3), F32)
     return cell.apply(drawn(cell, x), x, cell.zero_state(1, jnp.bfloat16))
@@ -110,8 +101,6 @@ REFUSALS = [
     (TYPE, "state", lambda: narrow(MLSTMCell(4, 2))),
     (VALUE, "`inputs`", lambda: written(jaxrnn.MLSTMInputs(*STEP))),
     (VALUE, "`inputs.q`", lambda: written(q=STEP.v)),
-    (VALUE, r"`inputs.b`.*\[batch, 2\]", lambda: scanned(b=S6_STEP.x)),
-    (VALUE, "`inputs.dt`.*floating", lambda: scanned(dt=np.ones((3, 4), int))),
     (TYPE, "`log_a`", lambda: DeltaInputs(q=0, k=0, v=0, log_a=0)),
 ]  # fmt: skip
 

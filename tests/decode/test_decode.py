@@ -8,18 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from decoders import (
-    END,
-    START,
-    OneRow,
-    make_model,
-    make_params,
-    padded,
-)
-from helpers import assert_near, refusals
+from decoders import END, START, OneRow, make_model, make_params, padded
+from helpers import refusals
 
 import jaxrnn
-from jaxrnn import GRUCell, contrib, decode
+from jaxrnn import GRUCell, decode
 from jaxrnn.testing._oracle import TOLERANCE
 
 KEY = jax.random.key(7)
@@ -50,7 +43,7 @@ def test_beams_equal_lists(kind, vocab, max_length, width, count):
         return decode.beam_search(model, max_length, width, **options)
 
     waited, rules = False, [(0.0, "power"), (1.2, "power"), (1.2, "gnmt")]
-    for seed, rule in itertools.product(range(6), rules):
+    for seed, rule in itertools.product(range(4), rules):
         params = make_params(kind, vocab, seed)
         decoded = run(params, *rule)
         for row in range(2):
@@ -60,47 +53,6 @@ def test_beams_equal_lists(kind, vocab, max_length, width, count):
         one, other = decoded.lengths.max(axis=1).tolist()
         waited |= one != other
     assert waited == (width == count)  # One example waits for the other.
-
-
-def in_contrib(params, eos, width, length, weight):
-    """The same search as a `BeamSearchDecoder`: ids, scores and lengths."""
-    model = make_model("lstm", params, width)
-    project = lambda output: model.project(output.reshape(2 * width, -1))
-    decoder = contrib.BeamSearchDecoder(
-        model.cell,
-        params["table"],
-        START,
-        eos,
-        contrib.tile_batch(params["state"], width),
-        width,
-        lambda output: project(output).reshape(2, width, -1),
-        length_penalty_weight=weight,
-    )
-    outputs, state, _ = contrib.dynamic_decode(decoder, maximum_iterations=length)
-    scores = outputs.beam_search_decoder_output.scores[:, -1]
-    return outputs.predicted_ids.swapaxes(1, 2), scores, state.lengths
-
-
-@pytest.mark.fast("1-0.0")
-@pytest.mark.parametrize(("eos", "weight"), [(END, 0.0), (None, 0.0), (None, 1.3)])
-def test_the_search_equals_that_of_contrib(eos, weight):
-    """Without a penalty, or if no id ends: contrib does not count an id that ends."""
-    length, width = 6, 3
-
-    @jax.jit
-    def run(params):
-        model = make_model("lstm", params, width, eos_id=eos)
-        options = {"length_penalty": weight, "length_penalty_form": "gnmt"}
-        ours = decode.beam_search(model, length, width, **options)
-        return ours, in_contrib(params, -1 if eos is None else eos, *sizes, weight)
-
-    sizes, ended = (width, length), set()
-    for seed in range(4):
-        ours, theirs = run(make_params("lstm", 4, seed))
-        for got, want in zip(ours, theirs, strict=True):
-            np.testing.assert_array_equal(got, want)
-        ended |= {*ours.lengths.ravel().tolist()}
-    assert (len(ended) > 1) == (eos is not None)
 
 
 DECODERS = {
@@ -117,11 +69,9 @@ def decoded_by(name, params, max_length, **changed):
     return getattr(decode, name)(model, max_length, **options)
 
 
-@pytest.mark.fast("greedy")
-@pytest.mark.parametrize("name", ["greedy", "sample"])
-def test_a_vocabulary_without_an_end(name):
+def test_a_vocabulary_without_an_end():
     params = make_params("gru", 4, 0)
-    found = jax.jit(lambda: decoded_by(name, params, 9, eos_id=None))()
+    found = jax.jit(lambda: decoded_by("greedy", params, 9, eos_id=None))()
     found = jax.device_get(found)
     assert found.lengths.tolist() == [9, 9]
     assert (found.ids == END).any()
@@ -133,10 +83,9 @@ def test_a_vocabulary_without_an_end(name):
     np.testing.assert_allclose(scores, found.scores)
 
 
-@pytest.mark.fast("jit-greedy")
+@pytest.mark.fast("greedy")
 @pytest.mark.parametrize("name", DECODERS)
-@pytest.mark.parametrize("is_traced", [True, False], ids=["jit", "eager"])
-def test_the_loop_stops_with_the_longest_row(name, is_traced):
+def test_the_loop_stops_with_the_longest_row(name):
     """Each step calls `project` once."""
     params, max_length, calls = make_params("gru", 4, 3), 20, []
     project = make_model("gru", params, DECODERS[name].get("num_beams", 1)).project
@@ -146,13 +95,11 @@ def test_the_loop_stops_with_the_longest_row(name, is_traced):
         return project(output)
 
     run = lambda: decoded_by(name, params, max_length, project=count)
-    found = jax.device_get((jax.jit(run) if is_traced else run)())
+    found = jax.device_get(jax.jit(run)())
     jax.effects_barrier()
     steps = found.lengths.max()
     assert 1 < steps < max_length
     assert len(calls) == steps
-    if not is_traced:
-        assert_near(found, jax.device_get(jax.jit(run)()), tolerance=1e-12)
 
 
 @pytest.mark.fast("0-5-beam_search")
@@ -167,16 +114,6 @@ def test_no_rows_and_no_steps(name, rows, max_length):
     assert scores.shape == lengths.shape == shape
     assert not lengths.any()
     assert not scores[..., :1].any()
-
-
-def test_a_symbolic_number_of_steps():
-    params = make_params("gru", 4, 3)
-    run = lambda array: decoded_by("greedy", params, array.shape[0])
-
-    sizes = jax.ShapeDtypeStruct(jax.export.symbolic_shape("t"), jnp.int32)
-    program = jax.export.export(jax.jit(run))(sizes)
-    given = np.zeros(5, np.int32)
-    assert_near(program.call(given), jax.jit(run)(given), tolerance=1e-12)
 
 
 DEAD = np.array([[True, True, True], [False, True, True], [False, False, False]])
@@ -215,7 +152,7 @@ DEAD_ENDS = {
 }  # fmt: skip
 
 
-@pytest.mark.fast("beam_search")
+@pytest.mark.fast("beam_search", "score")
 @pytest.mark.parametrize("name", DEAD_ENDS)
 def test_rows_in_which_no_id_is_possible(name):
     decoder, options, want = DEAD_ENDS[name]
@@ -288,9 +225,6 @@ def kept_probs(temperature, top_k, top_p):
     ("temperature", "top_k", "top_p", "count"),
     [
         (2.5, None, None, 5),
-        (0.7, 99, 1.0, 5),
-        (1.0, 3, None, 3),
-        (0.5, None, 0.7, 2),
         (1.5, 4, 0.8, 3),
         (1.0, None, 1e-9, 1),
     ],
@@ -313,22 +247,16 @@ def test_draws_are_those_of_jax_from_the_ids_that_are_kept(
     check_scores(decoded, LOGITS)  # Scores are the model's, at any temperature.
 
 
-@pytest.mark.fast("top_p")
-@pytest.mark.parametrize(
-    "options", [{"top_p": 0.5}, {"top_k": 2}], ids=["top_p", "top_k"]
-)
-def test_the_smallest_set_and_the_first_of_equals(options):
+def test_the_smallest_set_and_the_first_of_equals():
     """The first two of four equal logits; quarters are exact."""
-    cut = functools.partial(draw, KEY, np.zeros(4), max_length=1, **options)
+    cut = functools.partial(draw, KEY, np.zeros(4), max_length=1, top_p=0.5)
     ids, _, lengths = jax.jit(cut)()
     assert set(np.unique(ids)) == {0, 1}
     assert set(np.asarray(lengths)) == {1}
 
 
-@pytest.mark.fast("temperature")
-@pytest.mark.parametrize("name", ["temperature", "top_p"])
-def test_scores_are_nan_if_a_traced_number_is(name):
-    run = jax.jit(lambda number: draw(KEY, logits=np.arange(5.0), **{name: number}))
+def test_scores_are_nan_if_a_traced_number_is():
+    run = jax.jit(lambda number: draw(KEY, np.arange(5.0), temperature=number))
     assert np.isnan(run(np.nan).scores).all()
     assert np.isfinite(run(0.5).scores).all()
 
@@ -368,23 +296,15 @@ greedy, sample, score = (
 )
 beam_search = functools.partial(call, "beam_search")
 REFUSALS = [
-    (TypeError, "`model`", greedy(model=GRUCell(4))),
     (TypeError, "`start_ids`", greedy(start_ids=np.zeros(2, np.float32))),
-    (TypeError, "`start_ids`", greedy(start_ids=np.ma.array([2, 0], mask=[True, False]))),
-    (ValueError, "`initial_state`", greedy(start_ids=[1, 2, 3])),
     (TypeError, "`cell`", greedy(cell=GRUCell(4))),
     (ValueError, r"`embed\(ids\)`", greedy(embed=bad(np.zeros((3, 3))))),
     (ValueError, "`logits`", greedy(project=bad(np.zeros((2, 4, 1))))),
     (ValueError, "`eos_id`", greedy(eos_id=4)),
-    (TypeError, "`max_length`", greedy(max_length=None)),
     (ValueError, "`key`", sample(key=jax.random.split(KEY))),
     (ValueError, "`temperature`", sample(temperature=0)),
-    (ValueError, "`temperature`", sample(temperature=np.ones(2))),
-    (ValueError, "`top_k`", sample(top_k=0)),
     (ValueError, "`top_p`", sample(top_p=0.0)),
-    (ValueError, "`num_beams`", beam_search(num_beams=10**9)),
     (ValueError, "`length_penalty_form`", beam_search(length_penalty_form="mean")),
-    (ValueError, "`initial_state`", beam_search(initial_state=jaxrnn.TensorArray(jnp.float32, 3))),
     (ValueError, "`ids`", score(ids=[1, 2])),
 ]  # fmt: skip
 

@@ -50,6 +50,7 @@ def test_scores_and_gradients_of_what_was_found():
     assert_near(got, differentiated(scores, params), tolerance=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_a_teacher_forced_loss():
     params = make_params("lstm", 4, 9)
     ids, lengths = jnp.array([[3, END, 0, 2], [2, 0, 3, 2]]), [2, 4]
@@ -89,16 +90,6 @@ def test_ids_beyond_int32_are_outside_of_the_vocabulary():
     with jax.enable_x64(False):
         scores = jax.jit(lambda: decode.score(model, [[2, 2**32], [2, 0]]))()
     assert np.isnan(scores).tolist() == [True, False]
-
-
-def test_rows_interact_in_an_ensemble_if_they_do_in_a_model():
-    """`dynamic_rnn` masks the rows of such a cell in another way."""
-    models = [make_model("gru", make_params("gru", 4, 0))] * 2
-    assert not decode.ensemble(models).cell.rows_interact
-    crowd = jaxrnn.FunctionCell(lambda x, state: (x, state), 3, 3, rows_interact=True)
-    state = jnp.zeros((2, 3))
-    models[1] = dataclasses.replace(models[0], cell=crowd.bind({}), initial_state=state)
-    assert decode.ensemble(models).cell.rows_interact
 
 
 # Ensembles: the mean of the probabilities of their models.

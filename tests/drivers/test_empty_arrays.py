@@ -7,7 +7,7 @@ import cases
 import jax
 import numpy as np
 import pytest
-from helpers import assert_same, differentiated, drawn
+from helpers import assert_same, differentiated
 
 import jaxrnn
 from jaxrnn import LSTMCell, memory
@@ -118,21 +118,3 @@ def test_no_step_changes_the_state(driver, alone):
 
 
 # No units, no inputs, and heads of no units.
-NONE = [
-    (LSTMCell(0, num_proj=2), 3),
-    (jaxrnn.MinGRUCell(2), 0),
-    (jaxrnn.MLSTMCell(0, 2), 3),
-]
-
-
-@pytest.mark.fast("LSTM*")
-@pytest.mark.parametrize(("cell", "depth"), NONE, ids=repr)
-def test_no_units_or_inputs(cell, depth):
-    params = drawn(cell, jax.ShapeDtypeStruct((1, depth), F32))
-    run = lambda params, x: plain(cell.bind(params), x, None, F32)
-    make = functools.partial(differentiated, run, params)
-    none = jax.ShapeDtypeStruct((0, STEPS, depth), F32)
-    assert jax.eval_shape(make, none)[0][0].shape == (0, STEPS, cell.output_size)
-    found = make(np.zeros((ROWS, STEPS, depth), F32))
-    assert found[0][0].shape == (ROWS, STEPS, cell.output_size)
-    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(found))

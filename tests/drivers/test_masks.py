@@ -16,7 +16,7 @@ import jaxrnn
 from jaxrnn._base.trees import ReadOnly
 from jaxrnn.memory import Recompute
 from jaxrnn.testing import make_setup
-from jaxrnn.testing._oracle import unrolled, unrolled_states
+from jaxrnn.testing._oracle import unrolled_states
 
 BATCH, TIME, DEPTH = 5, 7, 3
 X = np.random.default_rng(0).normal(size=(BATCH, TIME, DEPTH))
@@ -93,36 +93,6 @@ def test_both_directions(mask, traced):
         )
         options["resets"] = RESETS & NO_GAPS  # Others are ignored beside lengths.
         close(of_lengths, both(options)[:2])
-
-
-FOLD = jax.vmap(lambda key: jax.random.fold_in(key, 1))
-KEYED = jaxrnn.FunctionCell(lambda p, x, keys, key=None: (x, FOLD(keys)), (), DEPTH)
-KEYED = KEYED.bind({})
-KEYS, OTHER_KEYS = (jax.random.split(jax.random.key(n), BATCH) for n in range(2))
-
-
-def after_step(keys, resets, mask):
-    """The keys of all rows after a step."""
-    keys = jnp.where(resets, OTHER_KEYS, keys)
-    return jnp.where(mask, FOLD(keys), keys)
-
-
-def test_keys_in_the_state():
-    """Masked steps keep a row's key, and a reset row draws from its new key."""
-
-    @jax.jit
-    def run():
-        given = {"initial_state": KEYS, "resets": RESETS, "reset_state": OTHER_KEYS}
-        _, last, keys = jaxrnn.dynamic_rnn(KEYED, X, mask=MASK, **given, **STATES)
-        want = [KEYS]
-        for t in range(TIME):
-            want.append(after_step(want[-1], RESETS[:, t], MASK[:, t]))
-        both = keys, jnp.stack(want[1:], 1), last, want[-1]
-        return [*map(jax.random.key_data, both)]
-
-    keys, want, last, want_last = run()
-    np.testing.assert_array_equal(keys, want)
-    np.testing.assert_array_equal(last, want_last)
 
 
 def test_read_only_parts_need_no_rows():
@@ -213,19 +183,3 @@ def test_a_backward_run_with_a_mask_keeps_rows_in_step():
         CROWD, CROWD, X, None, STATE, STATE, mask=MASK
     )
     close((backward[:, ::-1], state), loop(MASK[:, ::-1], xs=X[:, ::-1])[:2])
-
-
-def test_a_stack_with_a_wrapper_whose_rows_interact_is_scanned():
-    class Crowd(jaxrnn.extend.WrapperCell):
-        rows_interact = True
-
-        def apply(self, params, inputs, state, key=None):
-            crowd = state.mean(0, keepdims=True)
-            return self.cell.apply(params, inputs + crowd, state, key)
-
-    cells = [Crowd(jaxrnn.BasicRNNCell(DEPTH)), jaxrnn.GRUCell(DEPTH)]
-    cell = jaxrnn.MultiRNNCell(cells)
-    assert jaxrnn.DropoutWrapper(cell, 0.5).rows_interact
-    setup = make_setup(cell, X[:, 0], "float64")
-    given = setup.params, X, setup.state, LENGTHS
-    close(setup.run(*given), unrolled(setup, *given))

@@ -75,26 +75,6 @@ def test_gradients_are_those_of_a_sum_of_shifted_inputs():
     assert_near(got, differentiated(shifted, given), tolerance=1e-12)
 
 
-@pytest.mark.fast("1")
-@pytest.mark.parametrize("split", [1, 5])
-def test_parts_equal_the_whole(split):
-    """Also if the first part has fewer steps than the state."""
-    given = arrays()
-    del given["reset_state"]
-
-    def in_parts(given):
-        inputs, state = given["inputs"], given["initial_state"]
-        conv = functools.partial(
-            jaxrnn.short_conv, kernel=given["kernel"], bias=given["bias"]
-        )
-        first, state = conv(inputs[:, :split], initial_state=state)
-        last, state = conv(inputs[:, split:], initial_state=state)
-        return jnp.concatenate([first, last], axis=1), state
-
-    whole = differentiated(lambda given: jaxrnn.short_conv(**given), given)
-    assert_near(differentiated(in_parts, given), whole, tolerance=1e-12)
-
-
 def test_nan_in_padding_has_no_effect():
     given = arrays()
     run = functools.partial(jaxrnn.short_conv, resets=RESETS, sequence_length=LENGTHS)

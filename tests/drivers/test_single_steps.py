@@ -185,18 +185,6 @@ def test_no_loop_and_no_copy_of_a_kernel(cell, given):
     assert names.count("dot_general") == wanted.count("dot_general")
 
 
-def test_results_are_arrays_of_jax():
-    """Also outside of jit, of a cell that returns NumPy's."""
-
-    class Constant:
-        state_size = output_size = 3
-        zero_state = staticmethod(lambda rows, dtype: np.ones((rows, 3), dtype))
-        __call__ = staticmethod(lambda x, state: (x * 2, np.zeros(x.shape, x.dtype)))
-
-    results = jaxrnn.dynamic_rnn(Constant(), X, dtype=X.dtype, return_states=True)
-    assert all(isinstance(leaf, jax.Array) for leaf in results)
-
-
 def test_implementation_is_respected():
     """XLA's loop gives its way to the step; the others are what was asked for."""
     cell = bound(LSTMCell(4), 3, np.float32)

@@ -97,13 +97,3 @@ def test_the_dict_given_stays_as_it_is():
     assert not given["s"].any()
     assert saver.states["s"].tolist() == [[1], [1]]
     assert repr(saver) == "StateSaver(s: float64[2, 1])"
-
-
-# Errors
-
-
-def test_a_cell_must_not_read_values():
-    step = lambda p, x, s, key=None: (x, s + 1 if x.sum() > 0 else s)
-    cell = FunctionCell(step, 3, 3).bind({})
-    with pytest.raises(jax.errors.TracerBoolConversionError):
-        static_rnn(cell, [np.ones((2, 3))] * 3, dtype=F64)

@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import math
 import re
 
 import chex
@@ -42,10 +41,6 @@ class Sixty(Strategy):
         return CheckpointPlan(60 if time > 60 else None)
 
 
-STRATEGIES = [True, Offload(Keep(), 5), Offload(Recompute(3)), Uneven()]
-STRATEGIES += [Recompute(1), Recompute(4), Recompute(100)]
-
-
 def count_rows(params, inputs, state, key=None):
     """A state of integers and floats, one leaf of which has no rows."""
     count, (seen, total) = state
@@ -79,8 +74,8 @@ def run(cell, params, x, state, lengths, strategy):
     return jaxrnn.dynamic_rnn(bound, x, lengths, state, F64, swap_memory=strategy)
 
 
-EACH = [("function", strategy) for strategy in STRATEGIES]
-EACH += [("lstm", Uneven()), ("noisy", Uneven())]
+EACH = [("function", strategy) for strategy in (True, Uneven(), Recompute(100))]
+EACH += [("lstm", Offload(Keep(), 5)), ("noisy", Uneven())]
 
 
 @pytest.mark.fast("function-Uneven(on_host=True)")
@@ -108,7 +103,7 @@ def over_devices(f):
 MODES = helpers.MODES | {"shard_map": lambda loss: helpers.gradient(over_devices(loss))}
 
 
-@pytest.mark.fast("forward-lstm-*")
+@pytest.mark.fast("forward-function-*")
 @pytest.mark.parametrize(
     ("name", "strategy"),
     [("lstm", Offload(Keep(), 2)), ("function", Recompute(2))],
@@ -133,13 +128,6 @@ def test_a_part_saves_no_parameters_and_no_inputs():
     less, more = (temporary_mib(Offload(Keep(), 64), time) for time in (640, 6400))
     a_step = 8 * 256 * 6 * 4 / MIB  # Six numbers for each unit.
     assert more - less == pytest.approx((6400 - 640) * a_step, rel=0.01)
-
-
-@pytest.mark.slow
-def test_inputs_are_not_copied():
-    """Though the batch is their first axis."""
-    inputs = 8 * 256 * 10_000 * 4 / MIB
-    assert temporary_mib(True, 10_000, time_major=False) < inputs / 2
 
 
 def dynamic_loss(strategy, params, x):
@@ -225,21 +213,6 @@ def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     close(mapped(strategy, params, x, ends), mapped(False, params, x, ends), F64)
 
 
-def test_with_a_symbolic_number_of_steps_everything_is_saved():
-    cell, params, x, _ = make("lstm")
-    (time,) = jax.export.symbolic_shape("time")
-    shape = jax.ShapeDtypeStruct((4, time, 3), F64)
-    forward = jax.jit(lambda x: run(cell, params, x, None, None, True))
-    exported = jax.export.export(forward)(shape)
-    close(exported.call(x), run(cell, params, x, None, None, False), F64)
-
-
-@pytest.mark.parametrize("time", [1, 2, 3, 10, 97, 1000, 9973])
-def test_parts_are_near_the_square_root(time):
-    root = Recompute().plan(time).part
-    assert abs(root - math.sqrt(time)) <= max(1, 0.26 * math.sqrt(time))
-
-
 def test_a_divisor_is_taken_if_one_is_near_the_square_root():
     assert Recompute().plan(1000) == CheckpointPlan(25)
     assert Recompute().plan(9973) == CheckpointPlan(100)  # A prime.
@@ -250,7 +223,6 @@ def test_a_divisor_is_taken_if_one_is_near_the_square_root():
 LSTM = LSTMCell(256)
 PLANNED = {
     "lstm": (LSTM, None),
-    "recurrence": (jaxrnn.MinGRUCell(256), None),
     "scan": (LSTM, "scan"),
 }
 
@@ -337,15 +309,11 @@ def test_the_table_of_another_device_has_the_peak_on_the_host():
 plan = functools.partial(jaxrnn.memory_plan, bound(GRUCell(64)), np.ones((1, 2, 3)))
 REFUSALS = [
     (ValueError, "`part`", lambda: Recompute(0)),
-    (TypeError, "`part`", lambda: CheckpointPlan((64,))),
     (ValueError, "`part`", lambda: Offload(Sixty(), 3)),
     (TypeError, "`swap_memory`", lambda: strategy_of(Recompute)),
-    (TypeError, "`swap_memory`", lambda: strategy_of("host")),
     (ValueError, "`inputs`", lambda: plan_of(GRUCell(64), (10**8, 10**8, 1), [False])),
     (TypeError, "`device`", lambda: plan(device="v5e")),
-    (TypeError, "`strategies`", lambda: plan(strategies=[])),
     (TypeError, "swap_memory", lambda: plan(swap_memory=True)),
-    (TypeError, "`cell`", lambda: jaxrnn.memory_plan(GRUCell(3), np.ones((1, 2, 3)))),
     (TypeError, "`strategies[0]`", lambda: plan(strategies=[4])),
 ]
 test_refusal = helpers.refusals(REFUSALS, prepare=re.escape)

@@ -1,6 +1,5 @@
 """Loops that end at run time have the derivatives of a scan, also inside of others."""
 
-import re
 from functools import partial
 
 import chex
@@ -76,8 +75,8 @@ def test_equals_the_scan_in_every_mode(mode):
     close(of(loop), of(scan))
 
 
-@pytest.mark.fast("17")
-@pytest.mark.parametrize("steps", [0, 1, LIMIT, LIMIT + 3])
+@pytest.mark.fast("20")
+@pytest.mark.parametrize("steps", [0, LIMIT + 3])
 def test_counts_its_steps_and_stops_at_the_limit(steps):
     run, want = partial(loop, steps=steps), partial(scan, steps=steps)
     n, count, got = jax.jit(run)(*data())
@@ -98,6 +97,7 @@ def test_with_a_limit_of_0_no_step_is_taken():
     np.testing.assert_array_equal(ones, np.ones_like(start))
 
 
+@pytest.mark.slow
 def test_mapped_ends():
     ends, of = [0, 7], lambda run, n: gradient(partial(run, steps=n))
     got = jax.jit(jax.vmap(lambda n: of(loop, n)(*data())))(jnp.asarray(ends, "i4"))
@@ -105,40 +105,9 @@ def test_mapped_ends():
     close(got, jax.tree.map(lambda *leaves: jnp.stack(leaves), *want))
 
 
-def shapes(fn, *args):
-    """The shapes of all arrays in the compiled program."""
-    text = jax.jit(fn).lower(*args).compile().as_text()
-    return set(re.findall(r"f64\[([\d,]+)\]", text))
-
-
-@pytest.mark.slow
-def test_records_only_what_derivatives_read():
-    state = f"2,9,{ROWS},{UNITS}"  # Two parts of 9 steps cover the limit.
-    buffer = f"2,9,{LIMIT},{ROWS},{UNITS}"
-    kernel, xs, start = data()
-    xs = xs[:, :1] + jnp.zeros((1, 1, 1))  # Now only a record has that shape.
-    bare = lambda kernel, xs, start: bounded_loop(
-        lambda carry: carry[0] < STEPS,
-        lambda t, carry: ((t + 1, jnp.tanh(carry[1] @ kernel + xs[t])), ()),
-        (jnp.int32(0), start),
-        LIMIT,
-        PLAN,
-    )[1][1].sum()
-    assert state not in shapes(bare, kernel, xs, start)
-    assert state in shapes(jax.grad(bare), kernel, xs, start)
-    taken = shapes(jax.grad(lambda *args: loop(*args)[2][0].sum()), *data())
-    assert state in taken
-    assert buffer not in taken
-
-
-@pytest.mark.fast("1000-*")
-@pytest.mark.parametrize(
-    ("limit", "steps", "in_parts"),
-    [(30, 30, 30), (1000, 30, 32)],
-)
-def test_steps_run_once_forward_and_once_backward(limit, steps, in_parts):
+def test_steps_run_once_forward_and_once_backward():
     """Parts have at most 16 steps and equal sizes; none starts after the end."""
-    taken = []
+    taken, steps = [], 30
 
     def one(_):
         taken.append(1)
@@ -153,7 +122,7 @@ def test_steps_run_once_forward_and_once_backward(limit, steps, in_parts):
             return (left - number, jnp.tanh(scaled)), state
 
         running, carry = lambda carry: carry[0] > 0, (jnp.int32(steps), state)
-        _, (_, state), ys = bounded_loop(running, step, carry, limit, PLAN)
+        _, (_, state), ys = bounded_loop(running, step, carry, 1000, PLAN)
         return state.sum() + ys.sum()
 
     def count(fn):
@@ -162,9 +131,10 @@ def test_steps_run_once_forward_and_once_backward(limit, steps, in_parts):
         return len(taken)
 
     assert count(run) == steps
-    assert count(jax.grad(run, (0, 1))) == 2 * in_parts
+    assert count(jax.grad(run, (0, 1))) == 2 * 32
 
 
+@pytest.mark.slow
 def test_a_step_that_reads_a_row_costs_no_more_where_there_are_more_rows():
     """A step updates only one row of the array's gradient."""
 

@@ -61,16 +61,6 @@ def test_keeps_what_is_known_of_the_element_shape():
     assert jax.jit(TensorArray.concat)(ragged).shape == (4, 2)
 
 
-def test_goes_through_cond_vmap_and_jit():
-    def run(flag, x):
-        ta = array(2).write(0, x)
-        return jax.lax.cond(flag, lambda: ta.write(1, x * 2), lambda: ta)
-
-    batch = jax.jit(jax.vmap(run))(jnp.array([True, False]), rows(2, 2))
-    want = [[[1, 2], [2, 4]], [[3, 4], [0, 0]]]
-    assert jax.vmap(TensorArray.stack)(batch).tolist() == want
-
-
 def test_a_batch_has_no_size_and_no_methods():
     """The first axis of its leaves is the mapped one, which is no element's axis."""
     batch = jax.vmap(lambda x: array(2).write(0, x))(ones(3, 5))
@@ -93,12 +83,6 @@ def test_grows_outside_of_jit_and_reports_a_traced_size_inside():
     assert run(0).tolist() == [1, 2, 1]
 
 
-def test_python_numbers_lists_and_numpy_are_taken():
-    ta = array(element_shape=[2]).write(np.int64(0), [1, 2]).write(1, np.ones(2, "f4"))
-    assert ta.stack().tolist() == [[1, 2], [1, 1], [0, 0]]
-    assert TensorArray("int32", np.int32(1)).write(0, 7).stack().dtype == I32
-
-
 # What messages advise, and so more of them, is in `tests/package/test_advice.py`.
 FULL, ONCE = array().unstack(rows()), array().write(0, 1.0)
 ROOM = array(2, infer_shape=False)
@@ -106,28 +90,20 @@ split_traced = jax.jit(lambda n: array(1).split(rows(2), n))
 E, T, V = IndexError, TypeError, ValueError
 test_refuses = refusals([
     (V, "`size` must be given", lambda: TensorArray(F32)),
-    (V, "`size` .* -1", lambda: array(-1)),
     (V, "`size` .* 1099511627776", lambda: array(2**40)),
-    (T, "`size` .* 2.0", lambda: array(2.0)),
     (T, "`size` .*static", lambda: jax.jit(lambda n: TensorArray(F32, n))(2)),
-    (T, "a dtype such as", lambda: TensorArray(jax.random.key(0).dtype, 3)),
-    (V, "`handle`", lambda: array(handle=3)),
     (T, r"not an array: .* Call `.stack\(\)`", lambda: np.asarray(array())),
     (E, r"must be in \[0, 3\)", lambda: FULL.gather([2**32 + 1])),
     (E, r"`indices` .* -1\]", lambda: FULL.gather([0, -1])),
     (V, "`lengths` .* add up to 3", lambda: array().split(rows(), [2**32 + 1, 1, 1])),
     (T, "must be int32", lambda: TensorArray("int32", 3).write(0, 1.7)),
-    (V, "`value` .* None", lambda: array().write(0, None)),
     (V, "`index` .* only once, got 0", lambda: ONCE.write(0, 1.0)),
     (V, r"only once, got \[1, 0\]", lambda: ONCE.scatter([1, 0], rows(2))),
     (V, r"`value` .*\[2\]", lambda: array(element_shape=[2]).write(0, 1.0)),
-    (V, "`index` must be an integer", lambda: array().write([0], 1.0)),
     (V, r"`value` .*\[3, ...\]", lambda: array().unstack(rows(2))),
-    (V, "`lengths` must be integers", lambda: array().split(rows(4), [2, 2])),
     (T, "`lengths` must be concrete", lambda: split_traced(jnp.array([2]))),
     (V, r"`elements` .*\[any, any, ...\]", lambda: ONCE.concat()),
     (V, r"\[any, 3\]", lambda: ROOM.write(0, ones(2, 3)).write(1, ones(2)).concat()),
-    (V, "the same shape", lambda: ROOM.split(rows(5), [2, 3]).stack()),
 ])  # fmt: skip
 
 
@@ -152,7 +128,6 @@ def writes_five_of_four(i):
 AT_RUN_TIME = [
     (lambda i: array(element_shape=()).write(i, 1.0).stack(), "be in [0, 3)"),
     (lambda i: array().unstack(rows()).read(-i), "be in [0, 3)"),
-    (lambda i: array(9).unstack(rows(9)).write(i, 2.0).stack(), "written only once"),
     (lambda i: writes_five_of_four(i).stack(), "be in [0, 4)"),
 ]
 
@@ -189,52 +164,36 @@ def run(driver, ta, x, lengths=None, count=0, jit=False):
     return (jax.jit(final_state) if jit else final_state)(state, x)
 
 
-RUNS = [(dynamic_rnn, False, None), (static_rnn, True, [1, 3])]
-
-
-@pytest.mark.parametrize(("driver", "jit", "lengths"), RUNS)
-def test_grows_in_a_state(driver, jit, lengths):
+def test_grows_in_a_state():
     """Also of unknown shape; as in TensorFlow's graphs, by one element a step."""
     x = rows(4, 2, 1)
-    count, ta = run(driver, array(0, dynamic_size=True), x, lengths, jit=jit)
-    steps = max(lengths or [4])
-    assert (count, ta.size()) == (steps, steps)
-    alive = np.arange(4)[:, None] < np.array(lengths or [4, 4])
-    want = np.where(alive[..., None], x, 0)[:steps]
-    np.testing.assert_array_equal(ta.stack(), want)
+    count, ta = run(static_rnn, array(0, dynamic_size=True), x, [1, 3], jit=True)
+    assert (count, ta.size()) == (3, 3)
+    alive = np.arange(4)[:, None] < [1, 3]
+    np.testing.assert_array_equal(ta.stack(), np.where(alive[..., None], x, 0)[:3])
 
 
-@pytest.mark.fast("dynamic_rnn-False-shape0")
-@pytest.mark.parametrize("shape", [[2, 1], None])
-@pytest.mark.parametrize(
-    ("driver", "jit"), [(dynamic_rnn, True), (dynamic_rnn, False), (static_rnn, False)]
-)
-def test_goes_on_growing_in_the_state_of_the_next_window(driver, jit, shape):
+@pytest.mark.fast("False")
+@pytest.mark.parametrize("jit", [True, False])
+def test_goes_on_growing_in_the_state_of_the_next_window(jit):
     x, count = rows(7, 2, 1), 1
-    ta = array(1, dynamic_size=True, element_shape=shape).write(0, x[0])
+    ta = array(1, dynamic_size=True, element_shape=[2, 1]).write(0, x[0])
     for part in (x[1:3], x[3:4], x[4:7]):
-        count, ta = run(driver, ta, part, count=count, jit=jit)
+        count, ta = run(dynamic_rnn, ta, part, count=count, jit=jit)
     assert ta.size() == 7
     np.testing.assert_array_equal(ta.stack(), x)
 
 
-def test_does_not_grow_without_steps():
-    count, ta = run(dynamic_rnn, array(0, dynamic_size=True), rows(0, 2, 1))
-    assert (count, ta.size(), ta.element_shape) == (0, 0, (2, 1))
-
-
-@pytest.mark.fast("lengths0")
-@pytest.mark.parametrize("lengths", [[2, 3], [0, 0]])
-def test_steps_past_the_longest_row_write_nothing(lengths):
+def test_steps_past_the_longest_row_write_nothing():
     """Nor are they reported: there both the counter and the array are set back."""
-    start, x = array(3, element_shape=[2, 1]), rows(4, 2, 1)
+    start, x, lengths = array(3, element_shape=[2, 1]), rows(4, 2, 1), [2, 1]
     count, ta = run(static_rnn, start, x, lengths)
-    assert count == max(lengths)
-    assert not ta.stack()[max(lengths) :].any()
+    assert count == 2
+    assert not ta.stack()[2:].any()
     traced = lambda n: run(dynamic_rnn, start, x, n)[0]
     error, count = checkify.checkify(traced)(jnp.asarray(lengths))
     error.throw()
-    assert count == max(1, *lengths)
+    assert count == 2
 
 
 # Arrays that a loop only writes are filled after it, exactly and in linear time.
@@ -258,7 +217,7 @@ def outputs_of(params, steps=STEPS):
     return jnp.stack(outputs[1:])
 
 
-def run_loop(params, write, start, steps=STEPS, max_time=STEPS):
+def run_loop(params, write, start, steps=STEPS):
     """Runs a loop whose loop state is `write(step, output, loop_state)`."""
 
     def loop_fn(time, output, state, loop_state):
@@ -267,7 +226,7 @@ def run_loop(params, write, start, steps=STEPS, max_time=STEPS):
             return finished, FIRST, FIRST, (), start
         return finished, output, state, (), write(time - 1, output, loop_state)
 
-    return jaxrnn.raw_rnn(RNN.bind(params), loop_fn, max_time=max_time)[2]
+    return jaxrnn.raw_rnn(RNN.bind(params), loop_fn, max_time=steps)[2]
 
 
 def as_it_is(t, output, ta):
@@ -300,11 +259,6 @@ doubled = lambda h: jnp.stack([h, -h], 1).reshape(-1, ROWS, UNITS)
 WRITES = {
     "each_step": (as_it_is, room(), lambda h: h),
     "scatter": (in_a_scatter, room(2 * STEPS), doubled),
-    "one_slot": (
-        lambda t, h, ta: ta.write(1 + t % 2, h),
-        room(),
-        lambda h: jnp.zeros_like(h).at[1].set(h[4]).at[2].set(h[3]),
-    ),
     "before_the_loop": (
         lambda t, h, ta: ta.write(t + 1, h),
         room(STEPS + 1).write(0, jnp.asarray(FIRST)),
@@ -312,11 +266,6 @@ WRITES = {
     ),
     "under_cond": (when_odd, room(), lambda h: h.at[::2].set(0)),
     "read": (reads_the_last, room(), sums_of_the_last),
-    "replaced": (
-        lambda t, h, ta: ta.unstack(jnp.stack([h] * STEPS)),
-        room(),
-        lambda h: jnp.stack([h[-1]] * STEPS),
-    ),
 }
 
 
@@ -352,30 +301,17 @@ def test_several_arrays_one_of_them_twice_one_read_and_one_without_entries():
     assert found["empty"].stack().shape == (STEPS, 0, UNITS)
 
 
-@pytest.mark.fast("carried")
-@pytest.mark.parametrize("place", ["read", "carried"])
-def test_a_loop_inside_of_a_step_uses_an_array_of_the_outer_loop(place):
+def test_a_loop_inside_of_a_step_carries_an_array_of_the_outer_loop():
     def write(t, output, ta):
         def inner(time, cell_output, state, loop_state):
-            finished = time >= 2
-            if cell_output is None:
-                inside = ta if place == "carried" else room(2)
-                return finished, output, output, (), inside
-            if place == "carried":
-                return finished, output, state, (), loop_state.write(t, output)
-            value = cell_output + ta.read(jnp.maximum(t - 1, 0))
-            return finished, output, state, (), loop_state.write(time - 1, value)
+            inside = ta if cell_output is None else loop_state.write(t, output)
+            start = output if cell_output is None else state
+            return time >= 2, output, start, (), inside
 
-        inside = jaxrnn.raw_rnn(RNN.bind(PARAMS), inner, max_time=2)[2]
-        return inside if place == "carried" else ta.write(t, inside.read(1))
+        return jaxrnn.raw_rnn(RNN.bind(PARAMS), inner, max_time=2)[2]
 
-    by_loop = lambda max_time: run_loop(
-        PARAMS, write, room(), max_time=max_time
-    ).stack()
-    # Outside of `jit`, writes happen in the loop.
-    expected = by_loop(None) if place == "read" else outputs_of(PARAMS)
-    got = jax.jit(by_loop, static_argnums=0)(STEPS)
-    np.testing.assert_allclose(got, expected, rtol=1e-12)
+    got = jax.jit(lambda: run_loop(PARAMS, write, room()).stack())()
+    np.testing.assert_allclose(got, outputs_of(PARAMS), rtol=1e-12)
 
 
 @pytest.mark.fast("each_step")
@@ -384,7 +320,7 @@ def test_no_step_of_a_gradient_copies_an_array_that_is_only_written(name):
     steps = 400
 
     def loss(params):
-        ta = run_loop(params, WRITES[name][0], room(steps), steps, steps)
+        ta = run_loop(params, WRITES[name][0], room(steps), steps)
         return jnp.sum(jnp.sin(ta.stack()))
 
     program = jax.jit(jax.grad(loss)).lower(PARAMS).compile().as_text()

@@ -15,7 +15,6 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
-    contrib,
 )
 from jaxrnn.testing import _oracle
 from jaxrnn.testing._oracle import Setup
@@ -147,14 +146,7 @@ def test_wrappers_draw_apart(name):
         assert_mean(outputs[:, t] > 0, 0.25)
 
 
-DRIVERS = {
-    "dynamic": (Setup.run, jax.random.key),
-    "raw": (_oracle.raw, jax.random.PRNGKey),
-}
-
-
-@pytest.mark.parametrize(("driver", "make_key"), DRIVERS.values(), ids=DRIVERS)
-def test_variational_masks_hold_within_a_users_wrapper(driver, make_key):
+def test_variational_masks_hold_within_a_users_wrapper():
     inside = variational(0.5)
 
     def draw_before(params, inputs, state, key=None):
@@ -164,27 +156,14 @@ def test_variational_masks_hold_within_a_users_wrapper(driver, make_key):
 
     cell = plain(draw_before)
     xs, state = jnp.asarray(X[:3, : _oracle.TIME]), jnp.zeros((3, 50), F32)
-    setup = Setup(cell, {}, xs, jnp.full(3, _oracle.TIME), state, F32, make_key(3))
-    run = lambda: driver(setup, {}, xs, state, setup.lengths)[0]
+    setup = Setup(cell, {}, xs, jnp.full(3, _oracle.TIME), state, F32, KEY)
+    run = lambda: Setup.run(setup, {}, xs, state, setup.lengths)[0]
     outputs = np.asarray(jax.jit(run)())
     kept = outputs != 0
     assert (kept == kept[:1, :1]).all()
     assert 0.2 < kept[0, 0].mean() < 0.8
     steps = outputs[0, :, kept[0, 0]]  # What it draws is never equal.
     assert len(np.unique(steps)) == steps.size
-
-
-def test_keys_of_steps_are_keys_of_jax():
-    key = jax.random.key(5)
-    cell = FunctionCell(draws, 3, 3).bind({}, key)
-    got, want = cell.at_step(jnp.int32(7)).key, jax.random.fold_in(key, 7)
-    for sample in (
-        lambda key: jax.random.bits(key, (5,), np.uint32),
-        lambda key: jax.random.bits(key, (5,), np.uint8),
-        lambda key: jax.random.normal(jax.random.split(key, 3)[1], (2, 2)),
-        lambda key: jax.random.permutation(jax.random.fold_in(key, 9), 8),
-    ):
-        np.testing.assert_array_equal(sample(got), sample(want))
 
 
 class Whole(jaxrnn.RNNCell):
@@ -204,13 +183,11 @@ DRAWN = [
     ("per_step", "threefry2x32", "cpu"),
     ("per_step", "rbg", "tpu"),
     ("per_row", "rbg", "cpu"),
-    ("shared", "threefry2x32", "tpu"),
-    ("shared", "unsafe_rbg", "cpu"),
 ]
 
 
 @pytest.mark.loops
-@pytest.mark.fast("per_step-*")
+@pytest.mark.fast("per_step-rbg-*")
 @pytest.mark.parametrize(("masks", "impl", "platform"), DRAWN)
 def test_masks_of_all_steps_are_those_of_single_steps(
     masks, impl, platform, monkeypatch
@@ -255,10 +232,7 @@ LOOPS = {
         drops(LSTM, *ALL, dropout_state_filter_visitor=everything, mask_per_row=True),
         "resets",
     ),
-    "rows": (drops(LSTM, 1, 1, 0.5, mask_per_row=True), "parts"),
     "peepholes": (drops(PEEPHOLES, *ALL), "parts"),
-    "normalized": (drops(contrib.LayerNormBasicLSTMCell(50), 1, 1, 0.8), "resets"),
-    "nested": (DropoutWrapper(DropoutWrapper(LSTM, 0.7), 0.6), "lengths"),
 }
 
 
@@ -283,18 +257,6 @@ def test_a_loop_drops_like_a_scan(cell, options):
 
 
 # Dropout of these states cannot be drawn before the loop.
-SCANNED = {
-    "rows": drops(PEEPHOLES, *ALL, mask_per_row=True),
-    "recurrence": drops(jaxrnn.MinGRUCell(50), 1, 1, 0.8),
-    "steps": DropoutWrapper(LSTM, 1, 1, 0.8),
-}
-
-
-@pytest.mark.loops
-@pytest.mark.parametrize("cell", SCANNED.values(), ids=SCANNED)
-def test_explain_says_that_dropout_of_the_state_is_scanned(cell):
-    bound = cell.bind(drawn(cell, X[:2, 0]), KEY)
-    assert jaxrnn.explain(bound, X[:2], dtype=F32, implementation="xla").loop == "scan"
 
 
 def test_a_dropped_state_may_be_infinite():
@@ -331,19 +293,10 @@ def is_wide(state):
     return isinstance(state, dict) or getattr(state, "shape", (0, 0))[1] == 4
 
 
-def within_b_or_a(state):
-    """Allows both children, and then neither of what they are."""
-    return {"a": True, "b": True} if isinstance(state, dict) else False
-
-
 FILTERS = {
-    "all": (at(int, None), [True, True, True]),
-    "none": (lambda state: False, [False, False, False]),
     "child_a": (at(dict, {"a": True, "b": False}), [True, True, False]),
     "within_a": (at(tuple, (True, False)), [True, False, True]),
-    "numpy": (at(tuple, (np.bool_(True), np.bool_(False))), [True, False, True]),
     "by_leaf": (is_wide, [False, False, True]),
-    "asked_again": (within_b_or_a, [False, False, False]),
 }
 
 

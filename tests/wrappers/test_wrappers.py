@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from helpers import assert_near, assert_same, drawn
-from jax.sharding import NamedSharding
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, MultiRNNCell
 
-KEY, F64 = jax.random.key(0), jnp.float64
+F64 = jnp.float64
 X = np.random.default_rng(0).normal(size=(4, 5, 3))
 NAMES = ["cell_0", "cell_1"]
 
@@ -34,32 +33,13 @@ def test_the_same_object_twice_shares_its_parameters():
     assert_same(run(shared, params), same)
 
 
-def test_a_wrapper_and_its_cell_draw_different_parameters():
-    """Both kernels are `[4, 2]`."""
-    cell = jaxrnn.contrib.InputProjectionWrapper(jaxrnn.BasicRNNCell(2), 2)
-    params = cell.init(jax.random.key(0), jnp.ones((3, 4)))
-    own, inner = (x for x in jax.tree.leaves(params) if x.shape == (4, 2))
-    assert not np.any(np.asarray(own) == np.asarray(inner))
-
-
-def test_wrappers_show_what_they_wrap():
-    inner = LSTMCell(3)
-    wrapper = jaxrnn.ResidualWrapper(inner)
-    assert wrapper.wrapped_cell is inner
-    assert wrapper.state_size == jaxrnn.LSTMStateTuple(3, 3)
-    assert "LSTMCell(num_units=3" in repr(wrapper)
-
-
 MESH = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))
 PLACES = {
     "name": "/device:CPU:0",
-    "device": jax.devices()[0],
-    "sharding": NamedSharding(MESH, jax.P("data")),
     "spec": jax.P("data"),
 }
 
 
-@pytest.mark.fast("name", "spec")
 @pytest.mark.parametrize("kind", PLACES)
 def test_placement_changes_no_value(kind):
     cell = LSTMCell(4)
@@ -68,7 +48,7 @@ def test_placement_changes_no_value(kind):
     want = run(cell, params)
     with jax.set_mesh(MESH):
         got = jax.jit(functools.partial(run, wrapped))(params)
-    if kind in ("sharding", "spec"):
+    if kind == "spec":
         outputs, _ = got
         assert len(outputs.sharding.device_set) == 4
     assert_near(got, want, tolerance=1e-12)
