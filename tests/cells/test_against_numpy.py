@@ -218,6 +218,7 @@ def by_loop(step, params, xs, state, start):
     return np.stack(outputs, axis=1), state
 
 
+@pytest.mark.fast("[!m]*", "min_*")
 @pytest.mark.parametrize("name", CELLS)
 def test_a_cell_is_the_loop_of_its_step(name):
     """With lengths, and with resets to a state."""

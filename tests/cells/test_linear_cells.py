@@ -262,6 +262,7 @@ class Sum(jaxrnn.LinearRecurrenceCell):
         return jnp.ones_like(inputs), inputs, None
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_narrow_reset_state_is_summed_in_float32(monkeypatch):
     """Each chunk adds 1; in bfloat16, the sum would end at 256."""
     monkeypatch.setattr(linear_chunks, "steps_in_chunk", lambda *_: 2)

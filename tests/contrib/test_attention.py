@@ -103,6 +103,7 @@ def test_the_padding_of_a_memory_leaves_no_trace(mechanism):
     assert not np.asarray(clean[1])[np.broadcast_to(beyond, MEMORY.shape)].any()
 
 
+@pytest.mark.slow
 def test_each_run_computes_the_keys_from_its_own_parameters():
     _, passed_on = over_time(CELL.bind(PARAMS), STATE)
     assert jax.tree.structure(passed_on) == jax.tree.structure(STATE)

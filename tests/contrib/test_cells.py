@@ -179,6 +179,7 @@ def test_lists_of_steps_are_arrays_of_time(cell):
     assert np.isfinite(outputs).all()
 
 
+@pytest.mark.slow
 def test_the_key_reaches_the_cell():
     wrapped = DropoutWrapper(GRUCell(3), output_keep_prob=0.5)
     cell = contrib.FusedRNNCellAdaptor(wrapped, use_dynamic_rnn=True)

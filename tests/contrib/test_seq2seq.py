@@ -81,6 +81,7 @@ def scheduled(probability, embedding=TABLE, **options):
     )
 
 
+@pytest.mark.slow
 def test_keys_and_seeds_separate_draws():
     def ids(**options):
         outputs, _, _ = contrib.dynamic_decode(basic(scheduled(0.5, **options)))

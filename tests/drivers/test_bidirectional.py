@@ -74,7 +74,7 @@ def given(name):
     return draw(*axes, mesh.DEPTH), options
 
 
-@pytest.mark.fast("time_major", "swap_memory")
+@pytest.mark.fast("time_major")
 @pytest.mark.parametrize("name", TWO_WAYS)
 def test_the_first_of_two_directions_runs_like_one(name):
     x, options = given(name)
@@ -116,6 +116,7 @@ def in_linen(x, options, arguments):
     return module.apply(module.variables_of(CELL), x, **arguments)
 
 
+@pytest.mark.fast("time_major-*", "sequence_length-*")
 @pytest.mark.parametrize("run", [in_nnx, in_linen])
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_a_module_runs_like_the_driver(name, run):

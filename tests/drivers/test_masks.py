@@ -95,6 +95,7 @@ def test_both_directions(mask, traced):
         close(of_lengths, both(options)[:2])
 
 
+@pytest.mark.slow
 def test_read_only_parts_need_no_rows():
     def step(params, inputs, state, key=None):
         total, memory = state

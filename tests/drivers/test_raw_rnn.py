@@ -113,6 +113,7 @@ def collecting(grows, shape=None):
     return until(1, 2, 3, loop_state=collect)
 
 
+@pytest.mark.fast("False-*-compiled", "True-*-python")
 @in_both
 @pytest.mark.parametrize(("grows", "shape"), [(False, None), (True, [3])])
 def test_arrays_in_the_loop_state_collect(grows, shape, max_time):

@@ -32,7 +32,7 @@ def counts(jaxpr):
     return collections.Counter(name for name in names if name in IN_LOOPS)
 
 
-@pytest.mark.fast("lstm_*", "mlstm", "min_gru", "short_conv", "multi", "dropout")
+@pytest.mark.fast("lstm_*", "mlstm", "min_gru", "multi", "dropout")
 @pytest.mark.parametrize("name", CASES)
 def test_the_program_of_a_cell_is_its_step_in_a_scan(name):
     case = CASES[name]
@@ -135,7 +135,7 @@ OPTIONS = {
 }
 
 
-@pytest.mark.fast("mask-lru", "states-min_gru")
+@pytest.mark.fast("mask-lru")
 @pytest.mark.parametrize("name", KINDS.values())
 @pytest.mark.parametrize("given", OPTIONS)
 def test_same_as_a_step_by_hand(given, name):

@@ -205,6 +205,7 @@ def test_nothing_crosses_a_reset(name):
     assert of_x[:3, 3].any(-1).all()
 
 
+@pytest.mark.slow
 def test_vmap_and_checkpoint():
     cell, inputs = bound(jaxrnn.MinGRUCell(2)), draw(ROWS, TIME, 3)
     run = lambda mask, resets, **options: jaxrnn.dynamic_rnn(

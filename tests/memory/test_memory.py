@@ -197,7 +197,7 @@ def test_a_mesh_tells_the_platform():
 RAW = [(Offload(Keep()), "params"), (Uneven(), "ends")]
 
 
-@pytest.mark.fast("Offload(Keep())-params")
+@pytest.mark.fast("Uneven*")
 @pytest.mark.parametrize(("strategy", "mapped"), RAW, ids=str)
 def test_raw_rnn_gives_what_it_gives_without(strategy, mapped):
     x = jnp.swapaxes(make("lstm")[2], 0, 1)
