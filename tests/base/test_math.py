@@ -95,9 +95,8 @@ def test_a_key_that_is_none(key, cell):
             refuse()
 
 
-@pytest.mark.fast("rbg")
-@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
-def test_keys_of_every_kind(impl):
+@pytest.mark.slow
+def test_keys_of_every_kind():
     cell = jaxrnn.DropoutWrapper(jaxrnn.GRUCell(3), 0.5)
 
     @jax.jit
@@ -105,7 +104,7 @@ def test_keys_of_every_kind(impl):
         bound = cell.bind(cell.init(key, X[:, 0]), key)
         return jaxrnn.dynamic_rnn(bound, X, dtype=X.dtype)[0]
 
-    for key in (jax.random.key(0, impl=impl), jax.random.PRNGKey(0)):
+    for key in (jax.random.key(0, impl="rbg"), jax.random.PRNGKey(0)):
         assert np.isfinite(run(key)).all()
 
 

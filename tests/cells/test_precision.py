@@ -53,8 +53,8 @@ def test_memory_in_float32_under_bfloat16(cell):
         return jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, state, dtype)
 
     half, single, double = jnp.bfloat16, jnp.float32, jnp.float64
-    truth, _ = run(jax.tree.map(double, params), double, double)
-    narrow, _ = run(params, half, half)
+    of_truth = lambda: run(jax.tree.map(double, params), double, double)[0]
+    truth, narrow = jax.jit(lambda: (of_truth(), run(params, half, half)[0]))()
     mixed = lambda params: run(params, half, single)
     total = lambda results: weighted_sum(results[0])
     (outputs, state), gradients = differentiated(mixed, params, total=total)

@@ -1,4 +1,4 @@
-"""`short_conv` against a loop in NumPy, and against its own parts."""
+"""`short_conv` against a loop in NumPy, and against a sum of shifted inputs."""
 
 import functools
 

@@ -1,4 +1,4 @@
-"""Resets: windows of any size give what one call gives, and nothing crosses a reset.
+"""Resets: windows give what one call gives, and nothing crosses a reset.
 
 A reset takes effect at its step; at a masked step, nothing else happens. The expected
 results are those of the oracle, a Python loop over steps.

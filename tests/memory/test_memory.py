@@ -258,6 +258,7 @@ def test_a_plan_is_a_table():
     assert "\nOffload() " in repr(plan)
 
 
+@pytest.mark.slow
 def test_a_plan_is_of_the_run_that_the_arguments_describe():
     """Here, inputs are a nest of types, rows have lengths, and the state is given."""
 

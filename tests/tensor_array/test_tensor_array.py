@@ -281,6 +281,7 @@ def test_values_and_gradients_are_those_of_writes_in_the_loop(name):
     assert_near(differentiated(by_loop, KERNEL), want, tolerance=1e-12)
 
 
+@pytest.mark.slow
 def test_several_arrays_one_of_them_twice_one_read_and_one_without_entries():
     def write(t, output, arrays):
         once = arrays["once"].write(t, output)
