@@ -175,6 +175,7 @@ def test_numbers_and_gradients_of_recurrentgemma(case):
     assert_near(got, want, tolerance=1e-12)
 
 
+@pytest.mark.slow
 def test_documents_start_as_in_recurrentgemma():
     """From zeros, at resets, and after steps of zeros in any part."""
     cell, arrays = load("reset")

@@ -137,6 +137,7 @@ def test_what_cells_show():
     assert gru != GRUCell(3).bind(gru.params)  # By identity, as for arrays.
 
 
+@pytest.mark.slow
 def test_a_bound_cell_goes_through_optax():
     gru, optimizer = bound(GRUCell(3), dtype=F32), optax.adam(0.1)
     loss = lambda gru: (jaxrnn.dynamic_rnn(gru, X, dtype=F32)[0] ** 2).mean()

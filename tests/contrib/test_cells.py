@@ -166,7 +166,7 @@ FUSED = {
 }
 
 
-@pytest.mark.fast("static_reversed")
+@pytest.mark.fast("block")
 @pytest.mark.parametrize("cell", FUSED.values(), ids=FUSED)
 def test_lists_of_steps_are_arrays_of_time(cell):
     bound = cell.bind(drawn(cell, list(XS)))

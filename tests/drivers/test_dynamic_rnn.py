@@ -76,6 +76,7 @@ def test_any_object_that_keeps_the_protocol():
     assert not outputs[1].any()
 
 
+@pytest.mark.slow
 def test_transfers_nothing_if_all_is_on_the_device():
     """Run with `jax_transfer_guard="disallow"`, which forbids implicit transfers."""
     cell = GRUCell(2)
