@@ -384,6 +384,7 @@ test_inputs_to_add_fit_the_kernels = refusals([
     (ValueError, "`cell.project_inputs`", ported(jaxrnn.convert.to_torch)),
     (ValueError, "`project_inputs`",
      lambda: lite.TFLiteLSTMCell(2, project_inputs=False)),
+])  # fmt: skip
 
 
 # What the loop of a user's cell returns is compared with the types of a scan.
