@@ -128,14 +128,13 @@ def test_a_memory_that_overflowed_ends_at_a_reset():
 
 @pytest.mark.loops
 @pytest.mark.slow
-@pytest.mark.parametrize("size", [3e37, np.nan])
-def test_no_later_step_reaches_the_gradients_of_earlier_steps(size):
-    """Its values or cotangents overflow, or it is not finite."""
+def test_no_later_step_reaches_the_gradients_of_earlier_steps():
+    """It is not finite, and in the same chunk."""
     x = np.random.default_rng(0).normal(size=(1, 20, 3)).astype(np.float32)
     cell = bound(MLSTMCell(16, 2), dtype="float32")
     outputs = lambda cell, x: run(cell, x)[0][:, :15]
     want = differentiated(outputs, cell, jnp.asarray(x))
-    x[:, 15, 0] = size
+    x[:, 15, 0] = np.nan
     got = differentiated(outputs, cell, jnp.asarray(x))
     chex.assert_trees_all_close(got, want, rtol=1e-4, atol=1e-5)
 

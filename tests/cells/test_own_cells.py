@@ -21,6 +21,7 @@ from jaxrnn import (
     TensorShape,
     contrib,
     extend,
+    lite,
 )
 from jaxrnn._run.loops import loops_of
 from jaxrnn.extend import fields

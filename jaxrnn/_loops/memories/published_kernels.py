@@ -6,7 +6,7 @@ sizes and dtypes a kernel takes. On the platform of its kernels, a package runs 
 or nothing. On a CPU, `jla` runs plain JAX, and `deltanet_tpu` interprets its kernels.
 
 The kernels multiply steps that do not read each other by 0, as chunks do, but nothing
-runs these steps again (see `sequence.py`): a value that is not finite may spoil all
+replaces values that are not finite (see `sequence.py`). Such a value may spoil all
 other steps of its row, earlier steps and those after resets included.
 """
 
@@ -129,7 +129,7 @@ def _run_kernel(
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         h, last = kernel(**given)
     h = steps.from_batch_major(h.astype(jnp.float32))
-    outputs = outputs_of(cell, params, h, rest, run)
+    outputs = steps.zero_finished(outputs_of(cell, params, h, rest, run))
     return outputs, cell.rule.stored(run.state, last)
 
 

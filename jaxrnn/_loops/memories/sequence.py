@@ -1,10 +1,11 @@
-"""Runs the steps of a matrix memory: in chunks, or one after another.
+"""Runs the steps of a matrix memory in chunks.
 
 The products of a chunk also multiply steps that do not read each other, by 0. With
 0 * NaN = NaN, a step that is not finite would therefore spoil earlier steps and other
-spans, in values and in gradients. So if a number that a chunk computed is not finite,
-all steps run again, one after another, which also tells after which steps the state is
-not finite. A derivative reads zeros in place of these steps and states.
+spans, in values and in gradients. So where an input of a step or the state before the
+chunk is not finite, a chunk computes with values that do not change the state and with
+zeros. Its results are then replaced by NaN, from this step to the next reset. Finite
+inputs whose products overflow may spoil their whole chunk of the row.
 
 If there are several chunks, derivatives save only the inputs and the states before
 chunks, and the backward pass computes each chunk again.
@@ -12,18 +13,15 @@ chunks, and the backward pass computes each chunk again.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from ..._base.derivatives import (
-    straight_through,
-    with_float32_gradients,
-    with_forward_only,
-)
-from ..._base.math import batch_maximum, cast, move_axes, widest_dtype
+from ..._base.derivatives import with_float32_gradients
+from ..._base.math import cast, expand_rows, move_axes, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype
 from ..._run import masking
@@ -33,37 +31,9 @@ from .chunk import Chunk
 from .rules import as_chunk_results
 
 
-class IsFinite(NamedTuple):
-    """What is finite of each step and row, bools in the layout of the inputs.
-
-    Attributes:
-        state: Whether the new state is.
-        read: Whether what the step reads is.
-    """
-
-    state: Array
-    read: Array
-
-
-class Computed(NamedTuple):
-    """The results of all steps, and what a derivative must know of them.
-
-    Attributes:
-        outputs: The outputs, or pairs `(output, new_state)` if the run returns states.
-        last: The last state, in the dtype of the arithmetic.
-        is_finite: What is finite.
-        starts: The states before the chunks, each leaf `[chunks, batch, ...]`.
-    """
-
-    outputs: PyTree
-    last: PyTree
-    is_finite: IsFinite
-    starts: PyTree
-
-
 @dataclasses.dataclass(frozen=True)
 class MemoryLoop:
-    """Runs the steps of a matrix memory in chunks, or one after another.
+    """Runs the steps of a matrix memory in chunks.
 
     Attributes:
         rule: The rule of the cell.
@@ -89,10 +59,21 @@ class MemoryLoop:
 
     def scan(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """`run` step by step, without derivatives."""
+        dtype = arithmetic_dtype(run.inputs, run.state)
         # The results of finished steps may be NaN.
         steps = dataclasses.replace(run.steps, stand_in=None)
-        results = self.in_steps(params, run.replace(steps=steps))
-        return results.outputs, self.rule.stored(run.state, results.last)
+
+        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+            rest, values = self.project(params, inputs, dtype)
+            h, state = self.step(values, state)
+            output = self.output(params, h, rest)
+            return cast(output, widest_dtype(run.inputs)), state
+
+        wide = with_states_in(dtype, run.replace(steps=steps))
+        outputs, last = scan_steps(apply, wide)
+        if steps.returns_states:
+            outputs = outputs[0], self.rule.stored(run.state, outputs[1])
+        return outputs, self.rule.stored(run.state, last)
 
     def run_wide(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """The outputs, and the last state in the dtype of the arithmetic.
@@ -103,129 +84,52 @@ class MemoryLoop:
                 0, with at least one step, and the initial state. If
                 `steps.returns_states`, the outputs are pairs `(output, new_state)`.
         """
-
-        def derived(params: Params, run: Run) -> tuple[PyTree, PyTree]:
-            known = self.computed(*jax.lax.stop_gradient((params, run)))
-            outputs, last = self.tangents(params, run, known)
-            last = masking.zero_unless(finite_rows(known.last), last)
-            return jax.tree.map(straight_through, known[:2], (outputs, last))
-
-        alone = lambda *given: self.computed(*given)[:2]
-        return with_forward_only(derived, alone)(params, run)
-
-    def computed(self, params: Params, run: Run) -> Computed:
-        """The results: of chunks or, if these are not finite, of single steps."""
-        results = self.in_chunks(params, run)
-        is_finite = jnp.all(results.is_finite.read) & jnp.all(finite_rows(results.last))
-        again = functools.partial(self.in_steps, params, run)
-        # One condition for the whole run: a device waits for it once.
-        return jax.lax.cond(batch_maximum(~is_finite), again, lambda: results)
-
-    def in_steps(self, params: Params, run: Run) -> Computed:
-        """Runs all steps, one after another."""
-        dtype = arithmetic_dtype(run.inputs, run.state)
-        output_dtype = widest_dtype(run.inputs)
-
-        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-            rest, values = self.project(params, inputs, dtype)
-            h, state = self.step(values, state)
-            output = cast(self.output(params, h, rest), output_dtype)
-            return (output, IsFinite(finite_rows(state), finite_rows(h))), state
-
-        def run_part(part: Run) -> tuple[PyTree, PyTree]:
-            results, last = scan_steps(apply, part)
-            states = None
-            if part.steps.returns_states:
-                results, states = results
-            return (*results, states), last
-
-        return self._in_parts(run_part, run.inputs, run)
-
-    def in_chunks(self, params: Params, run: Run) -> Computed:
-        """Runs all steps in chunks."""
-
-        def run_part(part: Run) -> tuple[PyTree, PyTree]:
-            rest, values = projected(self, params, part)
-            h, states, last = self._run_chunk(values, part)
-            is_read = jnp.all(jnp.isfinite(h), (2, 3))
-            # Of the states, only the last is checked; if a number is not finite, the
-            # results are those of `in_steps`.
-            is_finite = IsFinite(state=is_read, read=is_read)
-            return (outputs_of(self, params, h, rest, part), is_finite, states), last
-
-        return self._in_parts(run_part, run.inputs, run)
-
-    def tangents(
-        self, params: Params, run: Run, known: Computed
-    ) -> tuple[PyTree, PyTree]:
-        """Results in chunks of which only the tangents are used, because of `known`.
-
-        They do not depend on what is not finite: a new state or, if only what a step
-        reads is not finite, the query of this step and what `output` needs of its
-        inputs.
-        """
         params_in_loop = with_float32_gradients(params)
 
-        def run_part(part: Run) -> tuple[PyTree, PyTree]:
-            params = params_in_loop()
-            inputs, is_finite = part.inputs  # A part of both, of the whole run.
-            inputs = masking.zero_unless(is_finite.state, inputs)
-            state = self._known_start(part, run, known)
-            part = part.replace(inputs=inputs, state=state)
-            rest, values = projected(self, params, part)
-            read_only = rest, values.q if "q" in values._fields else None
-            rest, q = masking.zero_unless(is_finite.read, read_only)
-            values = values if q is None else values._replace(q=q)
-            h, states, last = self._run_chunk(values, part)
-            outputs = outputs_of(self, params, h, rest, part)
-            outputs = masking.zero_unless(is_finite.read, outputs)
-            if part.steps.returns_states:
-                states = masking.zero_unless(is_finite.state, states)
-            return (outputs, None, states), last
-
-        return self._in_parts(run_part, (run.inputs, known.is_finite), run)[:2]
-
-    def _known_start(self, part: Run, run: Run, known: Computed) -> PyTree:
-        """The state before a chunk: a known value, with the tangent of `part.state`.
-
-        So the first pass is not repeated.
-        """
-        first = jnp.int32(0)
-        index = part.steps.index_in_run(first) - run.steps.index_in_run(first)
-        at = functools.partial(jax.lax.dynamic_index_in_dim, keepdims=False)
-        number = index // self._chunk_size(run)
-        start = jax.tree.map(lambda x: at(x, number), known.starts)
-        state = jax.tree.map(straight_through, start, part.state)
-        return masking.zero_unless(finite_rows(start), state)
-
-    def _run_chunk(self, values: PyTree, part: Run) -> tuple[Array, PyTree, PyTree]:
-        """`(h, states, last)`: what the steps read, the states, and the last state."""
-        axis = part.steps.axis
-        chunk = _chunk(move_axes(values, axis, 2), part)
-        h, states = as_chunk_results(self.rule, self.chunk(chunk), chunk, self.step)
-        last = jax.tree.map(lambda x: x[:, :, -1], states)
-        return jnp.moveaxis(h, 2, axis), move_axes(states, 2, axis), last
-
-    def _in_parts(self, run_part: Callable, inputs: PyTree, run: Run) -> Computed:
-        """Calls `run_part` for the steps of each chunk, with `inputs` in its run.
-
-        It returns `((outputs, is_finite, states), last)`.
-        """
-
-        def run_one(part: Run) -> tuple[PyTree, PyTree]:
-            start = jax.tree.map(
-                lambda x: jnp.expand_dims(x, part.steps.axis), part.state
-            )
-            (outputs, is_finite, states), last = run_part(part)
+        def run_chunk(part: Run) -> tuple[PyTree, PyTree]:
+            outputs, states, last = self._run_chunk(params_in_loop(), part)
             if part.steps.returns_states:
                 outputs = outputs, self.rule.stored(run.state, states)
-            return (outputs, is_finite, start), last
+            return outputs, last
 
         wide = with_states_in(arithmetic_dtype(run.inputs, run.state), run)
-        wide = wide.replace(inputs=inputs)
-        results, last = run_in_parts(self._chunk_size(run), run_one, wide)
-        outputs, is_finite, starts = results
-        return Computed(outputs, last, is_finite, run.steps.from_time_major(starts))
+        return run_in_parts(self._chunk_size(run), run_chunk, wide)
+
+    def _run_chunk(self, params: Params, part: Run) -> tuple[PyTree, PyTree, PyTree]:
+        """`(outputs, states, last)`: of each step, after each step, and at the end."""
+        steps, axis = part.steps, part.steps.axis
+        rest, values, is_finite = self._finite_values(params, part)
+        state_is_finite = finite_rows(part.state)
+        state = masking.zero_unless(state_is_finite, part.state)
+        finite = part.replace(state=state)
+        chunk = _chunk(move_axes(values, axis, 2), finite)
+        h, states = as_chunk_results(self.rule, self.chunk(chunk), chunk, self.step)
+
+        spoiled = _spoiled(chunk, steps.to_batch_major(is_finite), state_is_finite)
+        last = _nan_where(spoiled[:, -1], jax.tree.map(lambda x: x[:, :, -1], states))
+        spoiled = steps.from_batch_major(spoiled)
+        outputs = outputs_of(self, params, jnp.moveaxis(h, 2, axis), rest, part)
+        outputs = steps.zero_finished(_nan_where(spoiled, outputs))
+        states = _nan_where(spoiled, move_axes(states, 2, axis))
+        return outputs, states, last
+
+    def _finite_values(self, params: Params, part: Run) -> tuple[PyTree, PyTree, Array]:
+        """`(rest, values, is_finite)` of all steps; see `project`.
+
+        `values` are idle where the step is not finite, in the layout of the inputs.
+        """
+        if jax.tree.leaves(params):
+            # The gradients of the parameters multiply the inputs, also by 0.
+            given = _finite_steps(part.inputs)
+            part = part.replace(inputs=masking.zero_unless(given, part.inputs))
+        else:
+            given = True
+        rest, values = projected(self, params, part)
+        is_finite = _finite_steps(values, self.rule.idle) & given
+        is_finite = part.steps.select_unfinished(is_finite, True)
+        # Without the barrier, XLA computes it again for each number.
+        is_finite = jax.lax.optimization_barrier(is_finite)
+        return rest, masking.select(is_finite, values, self.rule.idle), is_finite
 
     def _chunk_size(self, run: Run) -> int:
         """The number of steps in each chunk except the last, in chunks of like sizes.
@@ -249,9 +153,12 @@ def projected(memory: Any, params: Params, part: Run) -> tuple[PyTree, PyTree]:
 def outputs_of(
     memory: Any, params: Params, h: Array, rest: PyTree, part: Run
 ) -> PyTree:
-    """The outputs of all steps; see `output` of `memory`, a cell or its loop."""
+    """The outputs of all steps; see `output` of `memory`, a cell or its loop.
+
+    They are arbitrary in finished rows.
+    """
     outputs = at_each_step(functools.partial(memory.output, params), h, rest)
-    return part.steps.zero_finished(cast(outputs, widest_dtype(part.inputs)))
+    return cast(outputs, widest_dtype(part.inputs))
 
 
 def with_states_in(dtype: DType, run: Run) -> Run:
@@ -299,3 +206,45 @@ def finite_rows(state: PyTree) -> Array:
         for x in jax.tree.leaves(state)
     ]
     return functools.reduce(jnp.logical_and, each)
+
+
+def _finite_steps(tree: PyTree, idle: PyTree = None) -> Array:
+    """Whether each step of each row is finite, bool in the layout of the inputs.
+
+    Args:
+        tree: Leaves `[batch, time, ...]` or `[time, batch, ...]`.
+        idle: Numbers, one for each leaf, that count as finite.
+    """
+    leaves = jax.tree.leaves(tree)
+    idles = [0.0] * len(leaves) if idle is None else jax.tree.leaves(idle)
+
+    def of_leaf(x: Array, idle: float) -> Array:
+        is_finite = jnp.isfinite(x)
+        if math.isinf(idle):
+            is_finite |= x == idle
+        return jnp.all(is_finite, axis=tuple(range(2, x.ndim)))
+
+    return functools.reduce(jnp.logical_and, map(of_leaf, leaves, idles))
+
+
+def _spoiled(chunk: Chunk, steps: Array, state: Array) -> Array:
+    """Where a step's span has an earlier step or a start that is not finite.
+
+    Args:
+        chunk: The chunk.
+        steps: Whether each step is finite, `[batch, steps]`.
+        state: Whether the state before the chunk is, `[batch]`.
+
+    Returns:
+        Bool `[batch, steps]`.
+    """
+    starts = ~state[:, None]
+    if chunk.is_carried is not None:
+        starts &= chunk.is_carried[:, 0]
+    return jnp.any(chunk.reads[:, 0] & ~steps[:, None], axis=-1) | starts
+
+
+def _nan_where(spoiled: Array, tree: PyTree) -> PyTree:
+    """NaN in place of the leaves of `tree`, `[rows, ...]`, where `spoiled` is true."""
+    nan_or = lambda x: jnp.where(expand_rows(spoiled, x), jnp.nan, x)
+    return jax.tree.map(nan_or, tree)
