@@ -13,11 +13,9 @@ SUITES = {
     "test_trained_silero_vad": "silero-vad",
     "test_trained_resemblyzer": "resemblyzer",
     "test_memory": "flash-linear-attention",
-    "test_documents_in_one_row": "flash-linear-attention",
     "test_products_of_delta_steps": "flash-linear-attention",
     "test_published_kernel": "published kernels",
     "test_published_kernel_with_documents": "published kernels",
-    "test_published_kernel_with_packs_and_parts": "published kernels",
 }
 
 

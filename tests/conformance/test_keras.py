@@ -79,10 +79,3 @@ def test_stays_in_keras_with_any_cell(keras, layers):
     np.testing.assert_allclose(layer(embedded, mask=ids != 0), outputs, atol=1e-6)
     means = jax.vmap(lambda y, n: y.sum(axis=0) / n)(outputs, (ids != 0).sum(axis=1))
     np.testing.assert_allclose(model.layers[3](means), want, atol=1e-5)
-
-
-@pytest.mark.parametrize("name", ["LSTMCell", "GRUCell", "MLSTMCell"])
-def test_stays_in_keras_with_low_precision(name, layers):
-    layer = layers.CellLayer(name, {"num_units": 8}, dtype="mixed_bfloat16")
-    assert layer(X).dtype == jnp.bfloat16
-    assert {str(weight.dtype) for weight in layer.weights} == {"float32"}

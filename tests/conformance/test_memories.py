@@ -124,30 +124,6 @@ def test_memory(name, record_property):
     assert error < 1e-10
 
 
-@pytest.mark.parametrize("name", RUNS)
-def test_documents_in_one_row(name):
-    """A pack equals fla on each document."""
-    cell = CASES[VARIANTS.get(name, name)][1]
-    params, inputs, _ = arrays_of(name, cell)
-    lengths = [TIME, 33]
-    packed = jaxrnn.pack_sequences(inputs, lengths)
-    outputs, _, states = jaxrnn.dynamic_rnn(
-        cell.bind(params),
-        packed.inputs,
-        packed.lengths,
-        dtype=float,
-        resets=packed.resets,
-        return_states=True,
-    )
-    got, lasts = np.asarray(packed.unpack(outputs)), packed.at_ends(states)
-    for row, length in enumerate(lengths):
-        part = type(inputs)(*(x[row : row + 1, :length] for x in inputs))
-        start = np.zeros((1, *cell.state_size))
-        h, last, *_ = of_fla(name, params, part, start)
-        np.testing.assert_allclose(got[row, :length], h[0], atol=1e-10)
-        np.testing.assert_allclose(lasts[row], last[0], atol=1e-10)
-
-
 def test_products_of_delta_steps():
     """DeltaProduct: two steps for each token, of which one decays, and one reads."""
     _, inputs, _ = arrays_of("gated_delta_rule", DELTA(**KEYS))

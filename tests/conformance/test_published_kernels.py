@@ -7,10 +7,9 @@ work with other versions of JAX than the packages ask for.
 import functools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import assert_near, differentiated, largest_error, usual_promotion
+from helpers import differentiated, largest_error, usual_promotion
 
 import jaxrnn
 
@@ -21,8 +20,6 @@ pytestmark = [
 HEADS, ROWS, TIME = 2, 3, 150  # More than two chunks of 64, and one of 128.
 MODULES = {"jla": "jla.ops", "deltanet_tpu": "deltanet_tpu"}
 SIZES = {"jla": (8, 6), "deltanet_tpu": (128, 128)}
-# The lengths of packed documents, of which some end at the edge of a chunk.
-DOCUMENTS = [64, 1, 63, 20, 150, 30]
 LINEAR, DELTA = jaxrnn.LinearAttentionMemoryCell, jaxrnn.DeltaMemoryCell
 # The keys of a step have norm 1, and the logarithms of decays are at least -1.
 MEMORIES = {
@@ -104,25 +101,3 @@ def test_published_kernel_with_documents(memory, record_property):
     error = error_of(memory, inputs, state, **options)
     record_property("error", error)
     assert error < TOLERANCE
-
-
-def test_published_kernel_with_packs_and_parts(memory):
-    """A pack equals separate documents, and two parts equal the whole."""
-    name, cell, inputs, state = memory
-    document = lambda i, n: jax.tree.map(lambda x: x[i % ROWS, :n], inputs)
-    documents = [document(i, n) for i, n in enumerate(DOCUMENTS)]
-    packed = jaxrnn.pack_sequences(documents)
-    zeros = np.zeros((packed.inputs[0].shape[0], *state.shape[1:]), np.float32)
-    options = {"sequence_length": packed.lengths, "resets": packed.resets}
-    outputs, _ = run(cell, name, packed.inputs, zeros, **options)
-    for got, document in zip(packed.unpack(outputs), documents, strict=True):
-        alone = jax.tree.map(lambda x: x[None], document)
-        want, _ = run(cell, name, alone, zeros[:1])
-        assert_near(got[: want.shape[1]], want[0], tolerance=TOLERANCE)
-
-    whole = run(cell, name, inputs, state)
-    cut = lambda *steps: jax.tree.map(lambda x: x[:, slice(*steps)], inputs)
-    first, between = run(cell, name, cut(70), state)
-    second, last = run(cell, name, cut(70, TIME), between)
-    parts = jnp.concatenate([first, second], axis=1), last
-    assert_near(parts, whole, tolerance=TOLERANCE)

@@ -217,16 +217,3 @@ CONTRACTS = [
 def test_contract(name, rows, suite, adapter):
     case = CASES[name]
     verify(suite, adapter, case.cell, case.inputs, gaps=rows == "gaps")
-
-
-def test_a_model_with_the_adapter(suite, adapter):
-    """The model gives the same results for whole sequences and for streams."""
-    import sequence_layers.jax as sl
-
-    suite.setUp()  # Seeds NumPy.
-    lstm = adapter.Config(jaxrnn.LSTMCell(16), name="lstm")
-    model = sl.Serial.Config([sl.Dense.Config(8), lstm]).make()
-    with usual_promotion(), jax.enable_x64(False):
-        x = suite.random_sequence(3, 4, 5)
-        model = suite.init_and_bind_layer(jax.random.key(0), model, x)
-        suite.verify_contract(model, x, **TOLERANT)

@@ -13,51 +13,21 @@ from jaxrnn._loops.affine.native.operation import native_or_xla
 
 X = jnp.arange(3.0)
 
-# Everything that the operation uses outside of JAX's documented API, except for
-# `ctx.platforms`, `ctx.module_context.platforms` and
-# `ctx.module_context.lowering_parameters.for_export`, which a lowering rule reads.
-USED = {
-    "Primitive": "jax.extend.core",
-    "lower_fun": "jax.interpreters.mlir",
-    "primitive_batchers": "jax.interpreters.batching",
-    "primitive_jvps": "jax.interpreters.ad",
-    "primitive_transposes": "jax.interpreters.ad",
-    "register_lowering": "jax.interpreters.mlir",
-}
-# Other undocumented names that the package uses.
-BESIDE = {"define_prng_impl", "eval_jaxpr", "min_dim"}
-BESIDE |= {"serialize_portable_artifact_str"}
 
-
-def test_what_is_used_of_jax():
-    names = {name for name in vars(jax_internals) if not name.startswith("__")}
-    assert names - BESIDE - {"MISSING", "jax"} == set(USED)
-    for name, module in USED.items():
-        there = getattr(importlib.import_module(module), name)
-        assert getattr(jax_internals, name) is there
-
-
-@pytest.mark.parametrize("name", USED)
-def test_a_later_jax_may_lack(name, monkeypatch):
+def test_a_later_jax_may_lack_what_native_loops_use(monkeypatch):
     """`import jaxrnn` works; tests/native/ tests that XLA's loop runs."""
     assert jax_internals.MISSING is None
-    monkeypatch.delattr(importlib.import_module(USED[name]), name)
-    try:
-        importlib.reload(jax_internals)
-        assert f"cannot import name '{name}'" in jax_internals.MISSING
-    finally:
-        monkeypatch.undo()
-        importlib.reload(jax_internals)
-    assert jax_internals.MISSING is None
+    module = importlib.import_module("jax.interpreters.mlir")
+    monkeypatch.delattr(module, "lower_fun")
+    missing = runpy.run_path(jax_internals.__file__)["MISSING"]
+    assert "cannot import name 'lower_fun'" in missing
 
 
-@pytest.mark.parametrize(
-    ("module", "name"),
-    [("jax.core", "min_dim"), ("jax.extend.random", "define_prng_impl")],
-)
-def test_the_error_of_a_later_jax_says_what_to_install(module, name, monkeypatch):
-    monkeypatch.delattr(importlib.import_module(module), name)
-    with pytest.raises(ImportError, match=f"0.12.*'{name}'.*pip install \"jax<0.13\""):
+def test_the_error_of_a_later_jax_says_what_to_install(monkeypatch):
+    module = importlib.import_module("jax.extend.random")
+    monkeypatch.delattr(module, "define_prng_impl")
+    wanted = "0.12.*'define_prng_impl'.*pip install \"jax<0.13\""
+    with pytest.raises(ImportError, match=wanted):
         runpy.run_path(jax_internals.__file__)
 
 
@@ -96,7 +66,6 @@ def lowered(fn, *platforms):
 
 
 ELSEWHERE = {
-    "tpu": lambda step: lowered(step, "tpu"),
     "cpu and tpu": lambda step: lowered(step, "cpu", "tpu"),
     "exported": lambda step: jax.export.export(jax.jit(step), platforms=["cpu"])(X),
 }
@@ -165,9 +134,9 @@ def test_the_transpose():
     np.testing.assert_array_equal(d_scale(2.0), jnp.sum(X))
 
 
-@pytest.mark.parametrize("axes", [(0, None), (None, 0), (0, 0)])
+@pytest.mark.parametrize("axes", [(0, None), (None, 0)])
 def test_the_transpose_under_vmap(axes):
-    scales, xs = jnp.asarray([2.0, 3.0]), jnp.stack([X, -X])
+    scales, xs = np.asarray([2.0, 3.0]), np.stack([X, -X])
     given = scales[0] if axes[0] is None else scales, X if axes[1] is None else xs
     of = lambda scale, a: total(scale, {"a": a, "b": X})
     got = jax.jit(jax.vmap(jax.grad(of, 1), axes))(*given)

@@ -56,21 +56,19 @@ def of(name, *shape, dtype=jnp.float32):
     return {"change": {name: jnp.zeros(shape, dtype)}}
 
 
-I32 = jnp.int32
-LENGTHS = {n: jnp.full((1, BATCH), n, I32) for n in (-1, TIME + 1)}
+TOO_LONG = np.full((1, BATCH), TIME + 1, np.int32)
 REFUSED = [
-    (of("lengths", dtype=I32), "lengths must have 2 elements of 4 bytes for each of 7"),
+    (
+        of("lengths", dtype=jnp.int32),
+        "lengths must have 2 elements of 4 bytes for each of 7",
+    ),
     (of("kernel[0]", 1, 9, 4), "kernel[0] must have 45 elements"),
     (of("h", 6, 2, 5), "for each of 7 entries, but it has 240 bytes"),
-    (of("more", 1), "too many arguments"),
     ({"drop": "reset_h"}, "reset_h is missing"),
-    ({"change": {"lengths": LENGTHS[-1]}}, "lengths must be from 0 to 3"),
-    ({"change": {"lengths": LENGTHS[TIME + 1]}}, "but it is 4"),
+    ({"change": {"lengths": TOO_LONG}}, "lengths must be from 0 to 3"),
     ({"cell": np.int32(7)}, "cell must be from 0 to 6"),
-    ({"cell": np.int32(6)}, "elementwise must be true for this cell"),
     ({"batch": "2"}, "batch is missing or has another type"),
     ({"time": 0}, "time must be from 1 to"),
-    ({"outputs": 4}, "outputs must equal units"),
     # A product of these sizes does not fit in 64 bits.
     ({"batch": 2**31 - 1, "time": 2**31 - 1, "depth": 2**31 - 1}, "lengths must have"),
 ]
@@ -104,7 +102,7 @@ def run_file(tmp_path, monkeypatch):
 # program that needs none of them, and that was compiled before. `native/tests` tests
 # forks during calls, because XLA may hold a mutex during its own part of a call.
 FORKS = """
-import multiprocessing, os, signal, sys, time, warnings
+import multiprocessing, os, signal, sys, warnings
 import jax, jax.numpy as jnp, numpy as np, jaxrnn
 
 kind, children, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
@@ -154,20 +152,13 @@ if kind == "pool":
     with multiprocessing.get_context("fork").Pool(4, maxtasksperchild=1) as pool:
         pool.map_async(work, [2] * children, chunksize=1).get(timeout=400)
 for k in range(0 if kind == "pool" else children):
-    if kind == "lingering":  # The helpers still wait for the next call.
-        run(params, x).block_until_ready()
-    else:
-        time.sleep(1e-3 * (k % 7))
+    run(params, x).block_until_ready()  # The helpers still wait for the next call.
     fork(2)
 np.testing.assert_array_equal(run(params, x), want)
 assert os.sched_getaffinity(0) == cores
 """
 needs_forks = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-FORKED = [
-    ("lingering", 40, 300),
-    ("pool", 40, 300),
-    ("asleep", 2, 4000),  # Nothing grows.
-]
+FORKED = [("lingering", 40, 300), ("pool", 40, 300)]
 
 
 @needs_forks

@@ -9,9 +9,9 @@ import helpers
 import jax
 import jax.numpy as jnp
 import native_cases
+import numpy as np
 import pytest
-from helpers import differentiated
-from native_cases import CELLS, assert_near, calls, data, everything, run, with_resets
+from native_cases import CELLS, assert_near, calls, data, everything, run
 
 import jaxrnn
 from jaxrnn import GRUCell
@@ -24,18 +24,6 @@ from jaxrnn.testing._oracle import weighted_sum
 from ..golden import replay, store
 
 pytestmark = native_cases.needs_library
-
-
-@pytest.fixture
-def check_alone(request):
-    """Assert that one device gives natively what several devices give without."""
-
-    def check(made, tolerance=2e-5):
-        want = made()
-        request.getfixturevalue("alone")
-        assert_near(made(), want, tolerance=tolerance)
-
-    return check
 
 
 @pytest.fixture
@@ -191,29 +179,24 @@ def test_explain_says_what_is_faster_for_few_units(dtype, lengths, loop, one_dev
 # Rows that are reset.
 
 
-@pytest.mark.fast("gru")
-@pytest.mark.parametrize("name", ["lstm", "gru"])
-def test_resets(name, check_alone):
-    call, given = with_resets(CELLS[name], time_major=name == "gru")
-    check_alone(lambda: differentiated(call, *given))
-    assert len(calls(call, *given)) == 1
+def test_resets(alone):
+    given = data(CELLS["gru"])
+    resets = np.random.default_rng(0).random(size=given[1].shape[:2]) < 0.4
+    run_all = functools.partial(everything, CELLS["gru"], resets=resets)
+    assert_near(run_all(None, *given), run_all("xla", *given))
+    assert len(calls(functools.partial(run_all, None), *given)) == 2
 
 
 # Programs for other machines.
 
 
-PLATFORMS = [(run, ["cpu", "tpu"]), (everything, ["cpu"])]
-
-
-@pytest.mark.fast("run-*")
-@pytest.mark.parametrize(("what", "platforms"), PLATFORMS)
-def test_an_exported_program_has_no_call(what, platforms, alone):
+def test_an_exported_program_has_no_call(alone):
     cell, given = CELLS["lstm"], data(CELLS["lstm"])
-    here = functools.partial(what, cell, None)
-    assert "jaxrnn_native_forward" in jax.jit(here).lower(*given).as_text()
-    program = jax.export.export(jax.jit(here), platforms=platforms)(*given)
+    here = jax.jit(functools.partial(run, cell, None))
+    assert "jaxrnn_native_forward" in here.lower(*given).as_text()
+    program = jax.export.export(here, platforms=["cpu", "tpu"])(*given)
     assert "jaxrnn_native" not in program.mlir_module()
-    assert_near(program.call(*given), what(cell, "xla", *given))
+    assert_near(program.call(*given), run(cell, "xla", *given))
 
 
 def test_an_exported_program_has_the_precision_of_the_call(alone):
