@@ -89,7 +89,7 @@ TESTS = {
     "jaxrnn/extend/*": ["package"],
     "jaxrnn/initializers.py": ["cells"],
     "jaxrnn/linen/*": ["layers"],
-    "jaxrnn/lite.py": ["lite", "meshes/test_drivers.py", ENTRIES],
+    "jaxrnn/lite.py": ["lite", ENTRIES],
     "jaxrnn/memory/*": ["memory"],
     "jaxrnn/nnx/*": ["layers"],
     "jaxrnn/py.typed": ["package/test_exports.py"],

@@ -28,10 +28,9 @@ class Library:
         raise AttributeError(name)
 
 
-# The first is not symmetric in its arguments; the second changes the width.
+# It is not symmetric in its arguments.
 _RESIDUAL_FNS: dict[str, Callable[..., Any]] = {
     "gated_difference": lambda xp, x, outputs: x * xp.sigmoid(outputs) - 0.5 * outputs,
-    "widening": lambda xp, inputs, outputs: xp.concat([inputs, outputs], axis=-1),
 }
 
 
@@ -49,11 +48,6 @@ def _pairs(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
 def _grid(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
     new = 0.5 * state + xp.sin(inputs)
     return xp.permute_dims(new, (0, 2, 1)), new
-
-
-def _deep(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
-    new = xp.tanh(state + xp.sum(inputs, axis=(2, 3)))
-    return xp.sum(inputs, axis=3) * new[:, :, None], new
 
 
 def _counter(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
@@ -85,12 +79,6 @@ def _dict_outputs(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, A
     return {"y": new, "z": (new * inputs)[:, :, None]}, new
 
 
-def _list_state(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
-    first, second = state
-    new = [xp.tanh(first + inputs), second * 0.5 + first]
-    return new[1] * inputs, new
-
-
 def _lookup(xp: Any, params: Any, inputs: Any, state: Any) -> tuple[Any, Any]:
     new = xp.tanh(xp.take(params["table"], inputs[:, 0], axis=0) + 0.5 * state)
     return new, new
@@ -116,22 +104,18 @@ _STEPS: dict[str, Callable[..., tuple[Any, Any]]] = {
     "dict_inputs": _dict_inputs,
     "pairs": _pairs,
     "grid": _grid,
-    "deep": _deep,
     "counter": _counter,
     "int_counter": _int_counter,
     "row_sum": _row_sum,
     "mixed": _mixed,
     "dict_outputs": _dict_outputs,
-    "list_state": _list_state,
     "lookup": _lookup,
     "pooled": _pooled,
     "recorder": _recorder,
     "plus_one": lambda xp, _, inputs, state: (state + 1, state + 1),
     "silent": lambda xp, _, inputs, state: ((), 0.5 * state + inputs),
-    "other_structure": lambda xp, _, inputs, state: (inputs, (state, state)),
     "other_dtype": lambda xp, _, inputs, state: (inputs, xp.astype(state, "float64")),
     "other_shape": _other_shape,
-    "output_dtype": lambda xp, _, inputs, state: (xp.astype(inputs, "float64"), state),
     "extra_output": lambda xp, _, inputs, state: ((inputs, inputs), state),
     "copy": lambda xp, _, inputs, state: (inputs, state),
 }

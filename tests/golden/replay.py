@@ -153,13 +153,6 @@ def _run_loop(case, given, limit):
     return hand_loops.run(xp, case, bound, given["given"], given.get("start"))
 
 
-def _none_seen(at):
-    assert at.loop is None  # TensorFlow passes a zero.
-
-
-hand_loops.LOOPS["none_seen"] = _none_seen
-
-
 def _decode(case, named, limit):
     given, options = named["given"], dict(case["options"])
     cell, start, facts = build(case["cells"]), named["start"], case["attention"]

@@ -1,17 +1,15 @@
 """Cells on meshes equal one device, and exchange nothing in a loop over chunks."""
 
 import jax
-import jax.numpy as jnp
 import mesh
 import numpy as np
 import pytest
 from cases import CASES, KINDS
 from helpers import bound, draw, drawn
-from jax.sharding import NamedSharding, PartitionSpec as P
 from mesh import BATCH, DEPTH, F64, state_of
 
 import jaxrnn
-from jaxrnn import MultiRNNCell, ResidualWrapper, ShortConvCell
+from jaxrnn import MultiRNNCell
 from jaxrnn.testing import make_setup
 from jaxrnn.testing._oracle import close
 
@@ -24,20 +22,13 @@ def memory(cell, **options):
 
 
 CELLS = {
-    "linear_attention": memory(jaxrnn.LinearAttentionMemoryCell),
     "linear_attention_keys": memory(jaxrnn.LinearAttentionMemoryCell, key_decay=True),
     "delta": memory(jaxrnn.DeltaMemoryCell, num_key_heads=1),
-    "delta_keys": memory(jaxrnn.DeltaMemoryCell, key_decay=True),
     "dplr": memory(jaxrnn.DPLRMemoryCell),
     "rwkv6": memory(jaxrnn.RWKV6MemoryCell),
-    "mlstm_memory": memory(jaxrnn.MLSTMMemoryCell),
     "mlstm": jaxrnn.MLSTMCell(4, 2, norm_epsilon=1e-6, **CHUNK),
     "min_gru": jaxrnn.MinGRUCell(4),
     "lru": jaxrnn.LRUCell(DEPTH),
-    "lstm": jaxrnn.LSTMCell(4),
-    "wrapper": ResidualWrapper(
-        MultiRNNCell([ShortConvCell(DEPTH, 2), jaxrnn.MLSTMCell(DEPTH, **CHUNK)])
-    ),
     "stack": MultiRNNCell([jaxrnn.GRUCell(4), jaxrnn.MLSTMCell(4, **CHUNK)]),
 }
 RESETS = np.random.default_rng(2).random((BATCH, TIME)) < 0.3
@@ -129,23 +120,3 @@ def test_steps_that_are_not_finite(name):
     want = mesh.on_one_device(run, arrays)
     for g, w in zip(*map(jax.tree.leaves, (got, want)), strict=True):
         np.testing.assert_allclose(g, w, rtol=1e-12, atol=1e-12)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("mapped", ["rows", "members"])
-def test_gradients_that_are_mapped_over_an_axis_of_the_mesh(mapped):
-    """The gradient of each row, or of each member of an ensemble."""
-    run, arrays = prepared(jaxrnn.MinGRUCell(4))
-    params, x = arrays["params"], arrays["inputs"]
-    gradient = jax.grad(lambda params, x: jnp.sum(run(params, x)[0] ** 2))
-    of_row = lambda x: gradient(params, x[None])
-    members = jax.tree.map(lambda p: np.stack([p, 2 * p]), params)
-    of_member = lambda params: gradient(params, x)
-    fn, given = {"rows": (of_row, x), "members": (of_member, members)}[mapped]
-    want = jax.jit(jax.vmap(fn))(given)
-    devices = jax.make_mesh((2, 2), ("data", "member"))
-    put = lambda tree, *spec: jax.device_put(tree, NamedSharding(devices, P(*spec)))
-    with jax.set_mesh(devices):
-        params, x = put(params), put(x, "data")
-        given = put(given, "data" if mapped == "rows" else "member")
-        close(jax.jit(jax.vmap(fn))(given), want, F64)

@@ -8,7 +8,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import CASES
-from flax import nnx
 from helpers import (
     Zoneout,
     assert_near,
@@ -153,23 +152,6 @@ def test_with_swap_memory_and_time_major(parts, strategy):
     assert_near(got, want, tolerance=1e-12)
 
 
-@pytest.mark.slow
-def test_gradients_of_each_row_and_jacobians():
-    """What the page names in place of `vmap` of a gradient and of `jacrev`."""
-    cell, arrays = arrays_of("min_gru")
-    params, rows = arrays["params"], arrays["inputs"]
-    outputs = lambda params, x: jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=F64)[0]
-    of_row = lambda params, x: jnp.sum(outputs(params, x[None]) ** 2)
-    in_turn = lambda params, x: jax.lax.map(lambda x: jax.grad(of_row)(params, x), x)
-    want = jax.jit(jax.vmap(jax.grad(of_row), (None, 0)))(params, rows)
-    sums = jax.jit(jax.jacfwd(lambda params, x: outputs(params, x).sum((0, 1))))
-    mesh = jax.make_mesh((4,), ("time",))
-    put = lambda tree, spec: jax.device_put(tree, NamedSharding(mesh, spec))
-    given = put(params, P()), put(rows, TIME)
-    assert_near(jax.jit(in_turn)(*given), want, tolerance=1e-10)
-    assert_near(sums(*given), sums(params, rows), tolerance=1e-10)
-
-
 @pytest.mark.fast("min_gru")
 @pytest.mark.parametrize("name", ONE_OF_EACH_MAP)
 def test_nan_reaches_later_steps_up_to_a_reset(name):
@@ -240,22 +222,19 @@ def by_sharding(cell, **options):
 
 
 @pytest.mark.slow
-def test_modules_by_name():
-    """`init` of linen needs no `shard_map`."""
+def test_a_module_by_name():
+    """`init` of linen needs no `shard_map`; a module of nnx runs the same code."""
     in_linen = LINEN(GRU.cell, return_carry=True)
     variables = in_linen.variables_of(GRU)
     init = functools.partial(in_linen.init, axis_name="time")
     types = jax.eval_shape(init, jax.random.key(0), X)
     assert jax.tree.structure(types) == jax.tree.structure(variables)
-    options = {"param_dtype": F64, "return_carry": True, "rngs": nnx.Rngs(0)}
-    in_nnx = jaxrnn.nnx.RNN(GRU.cell, 3, **options)
-    in_nnx.set_cells(GRU)
     outputs, state = jaxrnn.dynamic_rnn(GRU, X, LENGTHS, dtype=F64)
-    for run in (functools.partial(in_linen.apply, variables), in_nnx):
-        by_name = functools.partial(run, sequence_length=LENGTHS, axis_name="time")
-        specs = {"in_specs": TIME, "out_specs": (P(), TIME)}
-        by_name = jax.shard_map(by_name, mesh=automatic(8), **specs)
-        assert_near(jax.jit(by_name)(X), (state, outputs), tolerance=1e-12)
+    options = {"sequence_length": LENGTHS, "axis_name": "time"}
+    by_name = functools.partial(in_linen.apply, variables, **options)
+    specs = {"in_specs": TIME, "out_specs": (P(), TIME)}
+    by_name = jax.shard_map(by_name, mesh=automatic(8), **specs)
+    assert_near(jax.jit(by_name)(X), (state, outputs), tolerance=1e-12)
 
 
 both_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, dtype=F64)

@@ -21,11 +21,10 @@ import pytest
 from helpers import bound, covering, draw, drawn_like
 from jax.experimental import checkify
 from mesh import BATCH, DEPTH, F64, UNITS, state_of
-from native_cases import needs_library
 
 import jaxrnn
 import jaxrnn.linen
-from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, contrib, decode, lite
+from jaxrnn import BasicRNNCell, LSTMCell, TensorShape, contrib, decode
 from jaxrnn._run import reorder
 from jaxrnn.memory import Keep, Offload, Recompute, Strategy
 
@@ -47,8 +46,6 @@ CELLS = {
     ),
     "linear": jaxrnn.MinGRUCell(UNITS),
     "basic": BasicRNNCell(UNITS),
-    "lite_lstm": lite.TFLiteLSTMCell(UNITS),
-    "lite_basic": lite.TfLiteRNNCell(UNITS),
 }
 SECOND = BasicRNNCell(UNITS)
 
@@ -77,7 +74,7 @@ def values(cell, time):
 
 VALUES = values(CELLS["basic"], 3).keys()
 # What every case passes, beside the cells.
-GIVEN = {"inputs", "loop_fn", "max_time", "state_saver", "state_name"}
+GIVEN = {"inputs", "loop_fn", "max_time"}
 # The dtype of the inputs, without which every case fails; a name in profiles; and the
 # axis in `test_divided_time.py`.
 LEFT_OUT = {"dtype", "scope", "axis_name"}
@@ -101,16 +98,6 @@ def over_list(run):
     return lambda driver, cells, inputs, **options: run(
         driver, cells, list(inputs.swapaxes(0, 1)), **options
     )
-
-
-def in_lite(driver, cells, inputs, **options):
-    return driver(cells[0], inputs.swapaxes(0, 1), dtype=F64, **options)
-
-
-def saved(driver, cells, inputs, states, **options):
-    saver = jaxrnn.StateSaver(states)
-    inputs = list(inputs.swapaxes(0, 1))
-    return driver(cells[0], inputs, saver, ("c", "h"), **options), saver.states
 
 
 def over_array(driver, cells, inputs, lengths, **options):
@@ -140,7 +127,6 @@ class Driver:
         cells: Names of cells.
         times: Numbers of steps.
         arrays: The names of the arrays that every case passes.
-        left_out: Arguments without values.
         layouts: Where the arrays other than parameters and inputs are.
         told: How the driver knows the mesh.
     """
@@ -150,7 +136,6 @@ class Driver:
     cells: list
     times: tuple = (5,)
     arrays: tuple = ("inputs",)
-    left_out: tuple = ()
     layouts: tuple = ("divided", "host")
     told: tuple = ("arrays", "context")
 
@@ -160,7 +145,7 @@ class Driver:
 
     @property
     def arguments(self):
-        return sorted((self.parameters & VALUES) - {*self.left_out})
+        return sorted(self.parameters & VALUES)
 
     @functools.cached_property
     def cases(self):
@@ -185,16 +170,11 @@ DRIVERS = {
         jaxrnn.dynamic_rnn,
         one_direction,
         ["affine", "scanned", "linear"],
-        (5, 9),
+        (5, 17),  # 17 steps run in two groups of 9.
         layouts=("divided", "whole", "host"),
         told=EVERY_WAY,
     ),
-    "lite": Driver(
-        lite.dynamic_rnn, in_lite, ["lite_lstm", "lite_basic"], left_out=("time_major",)
-    ),
-    "bidirectional": Driver(
-        jaxrnn.bidirectional_dynamic_rnn, two_directions, TWO, (5, 9)
-    ),
+    "bidirectional": Driver(jaxrnn.bidirectional_dynamic_rnn, two_directions, TWO),
     "stack": Driver(jaxrnn.stack_bidirectional_dynamic_rnn, two_layers, TWO),
     "static": Driver(jaxrnn.static_rnn, over_list(one_direction), **LISTS),
     "static_bidirectional": Driver(
@@ -202,11 +182,6 @@ DRIVERS = {
     ),
     "static_stack": Driver(
         jaxrnn.stack_bidirectional_rnn, over_list(two_layers), **LISTS
-    ),
-    "state_saving": Driver(
-        jaxrnn.static_state_saving_rnn,
-        saved,
-        **LISTS | {"cells": ["affine"], "arrays": ("inputs", "states")},
     ),
     # Without a context, JAX 0.12 cannot transpose a read of one step of divided rows.
     "raw": Driver(
@@ -229,7 +204,6 @@ def prepared(driver, case):
     cell, time = CELLS[case["cell"]], case["time"]
     given = {
         "inputs": draw(BATCH, time, DEPTH),
-        "states": {n: draw(BATCH, UNITS) for n in "ch"},
         "lengths": np.array([time, 0, 2, 1], np.int32),
     }
     arrays = {n: v for n, v in values(cell, time).items() if case.get(n)}
@@ -293,7 +267,7 @@ def differ(one, other):
     return tree != other_tree or not all(map(np.array_equal, leaves, others))
 
 
-@pytest.mark.fast("bidirectional", "stack", "lite", "static", "state_saving", "raw")
+@pytest.mark.fast("bidirectional", "static", "raw")
 @pytest.mark.parametrize("name", DRIVERS)
 def test_every_argument_changes_a_result(name):
     arguments = {*DRIVERS[name].arguments} - OF_PROGRAMS.keys()
@@ -322,6 +296,7 @@ def program_of(name, cell, **arguments):
     return re.sub(r"0x[0-9a-f]+|\b\d+:i64\[\]", "", text)
 
 
+@pytest.mark.fast("bidirectional", "static", "raw")
 @pytest.mark.parametrize("name", DRIVERS)
 def test_every_argument_of_programs_changes_the_program(name):
     given = {n: v for n, v in OF_PROGRAMS.items() if n in DRIVERS[name].parameters}
@@ -340,19 +315,6 @@ def test_a_scope_is_a_name_in_the_program(name):
     assert "a_name/" in lowered.as_text(debug_info=True)
 
 
-@pytest.mark.slow
-def test_a_gradient_over_steps_that_do_not_fill_their_groups():
-    """17 steps run in two groups of 9."""
-    cell = bound(BasicRNNCell(UNITS))
-
-    def run(params, inputs, lengths):
-        return jaxrnn.dynamic_rnn(cell.cell.bind(params), inputs, lengths, dtype=F64)
-
-    lengths = np.array([17, 0, 2, 1], np.int32)
-    arrays = {"inputs": draw(BATCH, 17, DEPTH), "lengths": lengths}
-    mesh.check(run, arrays | {"params": cell.params}, "explicit")
-
-
 # Decoders, modules and functions.
 
 CELL = SECOND
@@ -360,7 +322,6 @@ VOCABULARY, STEPS, BEAMS = 5, 4, 3
 SEQUENCES = draw(BATCH, STEPS, DEPTH)
 LENGTHS = np.array([4, 0, 3, 2], np.int32)
 START = np.array([2, 0, 3, 4], np.int32)
-IDS = np.arange(BATCH * STEPS).reshape(BATCH, STEPS) % VOCABULARY
 MASK, RESETS = draw(BATCH, STEPS) < 0.3, draw(BATCH, STEPS, seed=1) > 0.5
 KEY = jax.random.key(0)
 
@@ -390,23 +351,11 @@ def decoded(decoder, others=None, **options):
     return run, MODEL | {"start_ids": START} | (others or {})
 
 
-def together(one, max_length):
-    other = dataclasses.replace(one, project=lambda output: -one.project(output))
-    return decode.greedy(decode.ensemble([one, other]), max_length)
-
-
-def helped(helper, others, options=None, **static):
+def helped(params, kernel, initial_state, **arrays):
     """`dynamic_decode` of a `BasicDecoder` with a helper."""
-
-    def run(params, kernel, initial_state, **arrays):
-        made = helper(**arrays, **static)
-        project = lambda outputs: outputs @ kernel
-        cell = CELL.bind(params)
-        decoder = contrib.BasicDecoder(cell, made, initial_state, project)
-        return contrib.dynamic_decode(decoder, max_time=STEPS, **(options or {}))
-
-    names = "params", "kernel", "initial_state"
-    return run, {name: MODEL[name] for name in names} | others
+    helper, project = contrib.TrainingHelper(**arrays), lambda outputs: outputs @ kernel
+    decoder = contrib.BasicDecoder(CELL.bind(params), helper, initial_state, project)
+    return contrib.dynamic_decode(decoder, max_time=STEPS, impute_finished=True)
 
 
 def beams(params, table, kernel, initial_state, start_tokens):
@@ -417,57 +366,31 @@ def beams(params, table, kernel, initial_state, start_tokens):
 
 
 FED = {"inputs": SEQUENCES, "sequence_length": LENGTHS}
-STARTS = {"start_ids", "start", "start_tokens"}
-SAMPLED = {"sampling_probability": 0.5, "key": KEY}
-IMPUTED = {"impute_finished": True, "output_time_major": True, "swap_memory": True}
+OF_A_HELPER = "params", "kernel", "initial_state"
+STARTS = {"start_ids", "start_tokens"}
 # Ids after the end id, which is 1, have no effect.
 PADDED = np.array([[2, 1, -1, 99], [1, 99, 99, -1], [0, 0, 0, 1], [0, 2, 3, 1]])
 DECODERS = {
     "greedy": decoded(decode.greedy, max_length=STEPS),
-    "sample": decoded(
-        decode.sample, max_length=STEPS, key=KEY, temperature=0.7, top_k=3, top_p=0.8
-    ),
     "beam_search": decoded(
         decode.beam_search, max_length=STEPS, num_beams=BEAMS, length_penalty=0.6
     ),
     "score": decoded(decode.score, {"ids": PADDED}),
-    "ensemble": decoded(together, max_length=STEPS),
-    "TrainingHelper": helped(contrib.TrainingHelper, FED, IMPUTED),
-    "ScheduledOutputTrainingHelper": helped(
-        contrib.ScheduledOutputTrainingHelper,
-        FED,
-        next_inputs_fn=lambda outputs: outputs[:, :DEPTH],
-        **SAMPLED,
-    ),
-    "GreedyEmbeddingHelper": helped(
-        lambda table, start: contrib.GreedyEmbeddingHelper(table, start, 1),
-        {"table": MODEL["table"], "start": START},
-    ),
+    "TrainingHelper": (helped, {n: MODEL[n] for n in OF_A_HELPER} | FED),
     "BeamSearchDecoder": (beams, MODEL | {"start_tokens": START}),
 }
 
 
 # Modules of linen. Those of nnx run the same code.
 
-PAIR, DEEP = [CELL, CELL], [[CELL, CELL], [CELL, CELL]]
-LAST, EVERY = {"return_carry": True}, {"time_major": True, "return_states": True}
-REVERSED = EVERY | {"reverse": True, "keep_order": True}
-GAPS = {"mask": MASK, "resets": RESETS}
-
-
-def ragged(*states):
-    state = states if len(states) > 1 else states[0]
-    return {"sequence_length": LENGTHS, "initial_state": state}
-
-
+PAIR, LAST = [CELL, CELL], {"return_carry": True}
+REVERSED = {"time_major": True, "return_states": True, "reverse": True}
+FIRST, SECOND_STATE = state_of(CELL, 1), state_of(CELL, 2)
+RAGGED = {"sequence_length": LENGTHS, "initial_state": (FIRST, SECOND_STATE)}
 # The cells, options of the constructor, and arrays beside the inputs.
-STATES = [state_of(CELL, i) for i in range(1, 5)]
 MODULES = {
-    "RNN": ([CELL], LAST, ragged(STATES[0])),
-    "RNN-gaps": ([CELL], REVERSED, GAPS),
-    "Bidirectional": (PAIR, LAST, ragged(*STATES[:2])),
-    "Bidirectional-gaps": (PAIR, EVERY, GAPS),
-    "StackBidirectional": (DEEP, LAST, ragged(STATES[:2], STATES[2:])),
+    "RNN-gaps": ([CELL], REVERSED, {"mask": MASK, "resets": RESETS}),
+    "Bidirectional": (PAIR, LAST, RAGGED),
 }
 
 
@@ -502,13 +425,6 @@ def of_pack(params, packed):
     return packed.unpack(outputs, count, 3), packed.at_ends(states, count)
 
 
-def step_of_a_memory():
-    cell = jaxrnn.DeltaMemoryCell(4, 3, 2, num_key_heads=2)
-    inputs = jax.tree.map(lambda size: draw(BATCH, *size), cell.input_sizes)
-    arrays = {"inputs": inputs, "state": state_of(cell)}
-    return partial(cell.apply, {}), arrays
-
-
 FUNCTIONS = {
     "packed": (of_pack, {"params": MODEL["params"], "packed": PACKED}),
     "reverse_sequence": (
@@ -519,22 +435,12 @@ FUNCTIONS = {
         lambda params, inputs: jaxrnn.short_conv(inputs, params, None, LENGTHS),
         {"params": draw(3, SEQUENCES.shape[-1]), "inputs": SEQUENCES},
     ),
-    "resets_of_done": (
-        lambda done, last, x: (jaxrnn.resets_of_done(done, last), x),
-        {"done": MASK, "last": MASK[:, 0], "x": SEQUENCES},
-    ),
-    "tile_beams": (lambda t: decode.tile_beams(t, BEAMS), {"t": state_of(CELL)}),
-    "step_of_a_memory": step_of_a_memory(),
-    "sequence_loss": (
-        contrib.sequence_loss,
-        {"logits": draw(BATCH, STEPS, 5), "targets": IDS, "weights": 1.0 * MASK},
-    ),
 }
 
 
 ROWS = DECODERS | FUNCTIONS | {name: of_module(name) for name in MODULES}
 # Without a context, JAX 0.12 cannot transpose a read of one step of divided rows.
-NEED_CONTEXT = {"TrainingHelper", "ScheduledOutputTrainingHelper"}
+NEED_CONTEXT = {"TrainingHelper"}
 ON_MESHES = [*itertools.product(mesh.TYPES, ROWS)]
 
 
@@ -554,27 +460,15 @@ def test_equals_one_device(kind, name):
         mesh.check(run, arrays, kind, "arrays")
 
 
-# JAX's debug flags, for some of the programs above and one in the native loops.
+# JAX's debug flags, for some of the programs above.
 
 
-def natively(params, inputs):
-    options = {"resets": draw(BATCH, 5) > 0.5, "return_states": True}
-    options |= {"dtype": F32, "implementation": "native"}
-    return jaxrnn.dynamic_rnn(LSTM.bind(params), inputs, [5, 0, 2, 1], **options)
-
-
-F32, LSTM = np.dtype("float32"), CELLS["affine"]
-NATIVE = {"params": bound(LSTM, DEPTH, "float32").params}
-NATIVE |= {"inputs": draw(BATCH, 5, DEPTH).astype(F32)}
-SOME = ["dynamic-0", "raw-0", "beam_search", "Bidirectional-gaps", "packed"]
-SOME += [pytest.param("native", marks=needs_library)]
+SOME = ["dynamic-0", "raw-0", "beam_search", "RNN-gaps", "packed"]
 
 
 def program(name):
     """The function of a program, and its arrays by name."""
-    if name in CASES:
-        return prepared(*CASES[name])
-    return (ROWS | {"native": (natively, NATIVE)})[name]
+    return prepared(*CASES[name]) if name in CASES else ROWS[name]
 
 
 @pytest.mark.slow
@@ -606,7 +500,7 @@ CHECKED += [
 ]
 
 
-@pytest.mark.fast("mask", "ScheduledOutputTrainingHelper")
+@pytest.mark.fast("mask", "TrainingHelper")
 @pytest.mark.parametrize("name", [*CHECKED, "mask"])
 def test_every_index_is_in_bounds(name):
     run, arrays = of_a_mask() if name == "mask" else program(name)
