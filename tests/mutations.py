@@ -2,12 +2,10 @@
 
     python tests/mutations.py --seed 57 --list mutants.json --results mutants.jsonl
 
-draws lines of `jaxrnn/` and `native/src`, breaks each in one way in a copy of the
-working tree, and runs there the fast tests that `python -m tests.changed` runs for the
-file of the line, until one fails. All lines that no test has noticed are then broken
-together for one run of all fast tests, since one run for each would take hours. Each
-line is tried alone on the tests that fail, and those noticed are mended, until all fast
-tests pass.
+draws lines of `jaxrnn/`, breaks each in one way in a copy of the working tree, and runs
+there the fast tests that `python -m tests.changed` runs for the file of the line, until
+one fails. A line that none of them notices is tried again with all fast tests, which
+takes minutes for each. A list may also have lines of `native/src`, broken by hand.
 
 A result says in which stage the mutant was caught, if it was:
 
@@ -19,8 +17,8 @@ A result says in which stage the mutant was caught, if it was:
 
 Any other end of the tests, such as a test that does not exist, says nothing about the
 mutant, and stops the program. So do tests that fail without a mutant: the first line of
-each language is tried unchanged before all others, on the tests of its file (all fast
-tests would take too long, and run at the end anyway), and must escape.
+each language is tried unchanged before all others, on the tests of its file, and must
+escape.
 
 The list is stored, and read if the file exists, so that the same mutants can be tried
 on a later version: each is found by its text. A run with results in its file goes on
@@ -66,19 +64,6 @@ CRASHES += [-signal.SIGSEGV]
 PAIRS = {ast.Lt: ast.LtE, ast.Gt: ast.GtE, ast.Eq: ast.NotEq, ast.Is: ast.IsNot}
 PAIRS |= {ast.In: ast.NotIn, ast.Add: ast.Sub, ast.And: ast.Or}
 OPPOSITES = PAIRS | {second: first for first, second in PAIRS.items()}
-# For lines of C++: the kind, what to look for, and what to write instead.
-CPP_RULES = [
-    ("comparison", r"(?<= )<(?= )", "<="),
-    ("comparison", r"(?<= )(<|>)=(?= )", r"\1"),
-    ("comparison", r"(?<= )==(?= )", "!="),
-    ("sign", r"(?<=[\w\])] )\+(?= )", "-"),
-    ("sign", r"(?<=[\w\])] )-(?= )", "+"),
-    ("off by one", r" [-+] 1\b", ""),
-    ("off by one", r"(?<= = )0(?=[;,)])", "1"),
-    ("term", r"(?<=[\w\])]) [+*] [\w.]+(?=[;,)])", ""),
-    ("condition", r"\bif \((?!constexpr)(.*)\)(?= \{$|$)", r"if (!(\1))"),
-    ("condition", r"&&", "||"),
-]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,17 +90,14 @@ class Mutant:
 
 
 def draw(root: pathlib.Path, seed: int, count: int) -> list[Mutant]:
-    """Draw mutants of different lines: nine of ten are Python, all kinds as likely."""
+    """Draw mutants of different lines of Python, all kinds as likely."""
     chance = random.Random(seed)
-    python, cpp = [], []
-    for file in sorted((root / "jaxrnn").rglob("*.py")):
-        python += python_mutants(file, root)
-    for file in sorted((root / "native/src").glob("*")):
-        cpp += cpp_mutants(file, root)
+    files = sorted((root / "jaxrnn").rglob("*.py"))
+    found = [mutant for file in files for mutant in python_mutants(file, root)]
+    kinds = sorted({mutant.kind for mutant in found})
     drawn = {}
     while len(drawn) < count:
-        found = python if len(drawn) < count - count // 10 else cpp
-        kind = chance.choice(sorted({mutant.kind for mutant in found}))
+        kind = chance.choice(kinds)
         mutant = chance.choice([one for one in found if one.kind == kind])
         drawn.setdefault((mutant.file, mutant.line), mutant)
     return list(drawn.values())
@@ -194,18 +176,6 @@ def _with(node: ast.expr, **changes: object) -> ast.expr:
     new = copy.copy(node)
     vars(new).update(changes)
     return new
-
-
-def cpp_mutants(file: pathlib.Path, root: pathlib.Path) -> Iterator[Mutant]:
-    """All mutants of a file, of lines that occur only once."""
-    lines = [line.strip() for line in file.read_text().splitlines()]
-    for number, line in enumerate(lines, 1):
-        old = line.split("//")[0].strip()
-        is_declaration = re.match(r"#|static_assert|template|\(", old)
-        for kind, pattern, replacement in CPP_RULES:
-            new = re.sub(pattern, replacement, old, count=1)
-            if new != old and not is_declaration and lines.count(line) == 1:
-                yield Mutant(str(file.relative_to(root)), number, line, new, kind)
 
 
 def place(mutant: Mutant, root: pathlib.Path) -> tuple[pathlib.Path, int]:
@@ -378,34 +348,6 @@ def check_unchanged(mutants: list[Mutant], copy: Copy) -> None:
             raise Stop(["an unchanged line"], None, json.dumps(row, indent=1))
 
 
-def run_fast(mutants: list[Mutant], copy: Copy, options: list[str]) -> list[str]:
-    """The ids of all fast tests that fail if all mutants are in the copy at once."""
-    cache = copy.root / ".pytest_cache/v/cache/lastfailed"
-    cache.unlink(missing_ok=True)
-    with copy.broken(*mutants):
-        if errors := copy.build(*mutants):
-            raise Stop(["cmake"], None, errors)
-        status, text = copy.pytest("-m", "not slow", *options)
-    if status not in (0, FAILED):
-        raise Stop(["all fast tests", *map(str, mutants)], status, text)
-    return [*json.loads(cache.read_text())] if status else []
-
-
-def fast(
-    mutants: list[Mutant], copies: list[Copy], options: list[str]
-) -> Iterator[dict]:
-    """The results of mutants that all fast tests notice."""
-    while failed := run_fast(mutants, copies[0], options):
-        rows = [*each(lambda *given: alone(*given, "fast", failed), mutants, copies)]
-        caught = [row for row in rows if row["stage"]]
-        if not caught:
-            # They fail without a mutant, or only with several.
-            raise Stop(["no mutant alone, all fast tests"], FAILED, "\n".join(failed))
-        yield from caught
-        found = [Mutant(**row["mutant"]) for row in caught]
-        mutants = [mutant for mutant in mutants if mutant not in found]
-
-
 def each(
     function: Callable, mutants: list[Mutant], copies: list[Copy]
 ) -> Iterator[dict]:
@@ -493,7 +435,8 @@ def main() -> None:
             new.sort(key=lambda mutant: mutant.is_native)
             for row in each(select, new, copies):
                 keep(row)
-            for row in fast(at(""), copies, ["-n", str(options.jobs)]):
+            missed = lambda one, copy: alone(one, copy, "fast", ["-m", "not slow"])
+            for row in each(missed, at(""), copies):
                 keep(row)
         except Stop as stop:
             raise SystemExit(str(stop)) from stop

@@ -4,7 +4,6 @@ A program computes the value and the gradient of a loss over a driver's results.
 compiled for devices of this process, or for TPUs or GPUs that need not be present.
 """
 
-import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -40,12 +39,6 @@ def bidirectional(bound: Any, x: Any, lengths: Any) -> Any:
     return run(bound, bound, x, lengths, dtype=x.dtype)[0]
 
 
-def static(bound: Any, x: Any, lengths: Any) -> Any:
-    """`static_rnn` over four steps."""
-    steps = list(jnp.swapaxes(x[:, :4], 0, 1))
-    return jaxrnn.static_rnn(bound, steps, None, x.dtype, lengths)[0]
-
-
 def raw(bound: Any, x: Any, lengths: Any) -> Any:
     """`raw_rnn` with inputs from a TensorArray."""
     steps = jaxrnn.TensorArray(x.dtype, TIME).unstack(jnp.swapaxes(x, 0, 1))
@@ -64,7 +57,8 @@ def swapped(bound: Any, x: Any, lengths: Any) -> Any:
     return jaxrnn.dynamic_rnn(bound, x, lengths, dtype=x.dtype, swap_memory=True)[0]
 
 
-def _decode(run: Callable, bound: Any, x: Any, lengths: Any) -> Any:
+def beam_search(bound: Any, x: Any, lengths: Any) -> Any:
+    """The scores of `beam_search`."""
     table = np.random.default_rng(1).normal(size=(VOCABULARY, DEPTH)).astype(x.dtype)
     states = bound.zero_state(x.shape[0], x.dtype)
     state = jax.tree.map(lambda s: s + x[:, 0, :1], states)
@@ -73,20 +67,16 @@ def _decode(run: Callable, bound: Any, x: Any, lengths: Any) -> Any:
     embed = lambda ids: jnp.asarray(table).at[ids].get(**where)
     project = lambda output: output[:, :DEPTH] @ table.T
     model = jaxrnn.decode.Model(bound, embed, project, state, lengths % VOCABULARY, 0)
-    return run(model, max_length=12).scores
+    return jaxrnn.decode.beam_search(model, max_length=12, num_beams=3).scores
 
 
 DRIVERS = {
     "dynamic_rnn": dynamic,
     "mask": masked,
     "bidirectional": bidirectional,
-    "static_rnn": static,
     "swap_memory": swapped,
     "raw_rnn": raw,
-    "greedy": functools.partial(_decode, jaxrnn.decode.greedy),
-    "beam_search": functools.partial(
-        _decode, functools.partial(jaxrnn.decode.beam_search, num_beams=3)
-    ),
+    "beam_search": beam_search,
 }
 CELLS = {
     "LSTM": jaxrnn.LSTMCell(UNITS),

@@ -1,10 +1,5 @@
-"""Reads a compiled program: loops, collectives, and what the compiler estimates.
+"""Reads a compiled program: loops, collectives, and its memory."""
 
-Cycles are the TPU compiler's estimates, which exclude waiting for memory. Launches are
-counted in the program's text. Neither is a measurement.
-"""
-
-import functools
 import re
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -155,11 +150,6 @@ def _bytes_of(dtype: str) -> int:
 
 # What the compiler reports.
 
-# Operations that have no cost.
-_FREE = frozenset(
-    {"parameter", "constant", "get-tuple-element", "tuple", "bitcast", "after-all"}
-)
-
 
 class Compiled(NamedTuple):
     """The numbers of a compiled program.
@@ -167,18 +157,12 @@ class Compiled(NamedTuple):
     Attributes:
         temporary: The bytes of its temporary memory on a device.
         host: The bytes of its temporary memory on the host.
-        cycles: The TPU compiler's estimate, over all iterations of each loop; 0 for
-            other devices.
-        launches: The number of operations, over all iterations of each loop. A GPU
-            launches each of them.
         in_loops: The collectives inside of loops.
         outside: The collectives outside of loops.
     """
 
     temporary: int
     host: int
-    cycles: int
-    launches: int
     in_loops: list[Collective]
     outside: list[Collective]
 
@@ -188,7 +172,7 @@ def read(lowered: Any) -> Compiled:
     compiled = lowered.compile()
     program, memory = Program(compiled.as_text()), compiled.memory_analysis()
     sizes = memory.temp_size_in_bytes, memory.host_temp_size_in_bytes
-    return Compiled(*sizes, *_work(program), *program.collectives())
+    return Compiled(*sizes, *program.collectives())
 
 
 def on_mesh(types: Any, sharding: Any) -> Any:
@@ -197,42 +181,3 @@ def on_mesh(types: Any, sharding: Any) -> Any:
         sharding = jax.tree.map(lambda _: sharding, types)
     put = lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s)
     return jax.tree.map(put, types, sharding)
-
-
-def _work(program: Program) -> tuple[int, int]:
-    """`(cycles, launches)`; see `Compiled`.
-
-    JAX's `cost_analysis` has no cycles, and counts the body of a loop once. Here too, a
-    loop counts once if its number of iterations is only known at run time. Of a
-    conditional, only the more expensive branch counts.
-    """
-    nothing = np.zeros(2, int)
-
-    @functools.cache
-    def of(name: str) -> np.ndarray:
-        return sum(map(of_operation, program.computations.get(name, ())), nothing)
-
-    def of_operation(operation: Operation) -> np.ndarray:
-        if operation.kind in _FREE or operation.kind.endswith("-done"):
-            return nothing
-        if operation.kind == "while":
-            (body,) = re.findall(r"\bbody=%?([\w.\-]+)", operation.line)
-            return of(body) * _trips(program, operation)
-        if operation.kind == "conditional":
-            return max(map(of, operation.called), key=tuple)
-        if operation.kind == "call":
-            return sum(map(of, operation.called), nothing)
-        estimate = re.search(r'"estimated_cycles":"(\d+)"', operation.line)
-        return np.array([int(estimate[1]) if estimate else 0, 1])
-
-    return tuple(of(program.entry).tolist())
-
-
-def _trips(program: Program, loop: Operation) -> int:
-    """A loop's iterations, from its annotation or its condition; 1 if unknown."""
-    if known := re.search(r'"known_trip_count":\{"n":"(\d+)"', loop.line):
-        return int(known[1])
-    (condition,) = re.findall(r"\bcondition=%?([\w.\-]+)", loop.line)
-    text = "\n".join(one.line for one in program.computations[condition])
-    constants = re.findall(r"s32\[\]\S* constant\((\d+)\)", text)
-    return max(map(int, constants)) if constants and "direction=LT" in text else 1

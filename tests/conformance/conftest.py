@@ -11,7 +11,6 @@ SUITES = {
     "test_rwkv7": "rwkv",
     "test_trained_g2p_en": "g2p_en",
     "test_trained_silero_vad": "silero-vad",
-    "test_trained_resemblyzer": "resemblyzer",
     "test_memory": "flash-linear-attention",
     "test_products_of_delta_steps": "flash-linear-attention",
     "test_published_kernel": "published kernels",

@@ -47,6 +47,7 @@ FINISHED = {
     "python_bool": _first(lambda at: False, _all_over),
     "true": _first(lambda at: True, _all_over),
     "int": _first(_over, _cast(_over, "int32")),
+    "column": lambda at: _over(at)[:, None],
     "wrong_batch": lambda at: at.time >= at.xp.asarray([1, 2], "int32"),
 }
 

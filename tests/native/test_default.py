@@ -159,23 +159,6 @@ def test_mapped_rows_count(rows, is_native, one_device):
         assert_near(step(params, None), step(params, "xla"))
 
 
-@pytest.mark.parametrize(
-    ("dtype", "lengths", "loop"),
-    [
-        ("float64", None, "scan"),
-        ("float64", [3] * 16, "xla"),  # It may skip steps.
-        ("float32", None, "native"),
-        ("bfloat16", None, "xla"),
-    ],
-)
-def test_explain_says_what_is_faster_for_few_units(dtype, lengths, loop, one_device):
-    cell = helpers.bound(jaxrnn.LSTMCell(16), 4, dtype)
-    x = jax.ShapeDtypeStruct((16, 64, 4), dtype)
-    found = jaxrnn.explain(cell, x, lengths, dtype=dtype)
-    assert found.loop == loop
-    assert ("a scan is faster for so few units" in found.reason) == (loop == "scan")
-
-
 # Rows that are reset.
 
 

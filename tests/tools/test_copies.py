@@ -12,13 +12,13 @@ from mutations import Mutant
 
 LINE = "return x + x"
 PACKAGE = f"LIMIT = 3\n\n\ndef double(x):\n    {LINE}\n"
-TEST = "from jaxrnn.one import double\n\n\ndef test_one():\n    assert double({}) == {}"
+TEST = "from jaxrnn.one import double\n\n\ndef test_one():\n    assert double(2) == 4"
 PROJECT = {
     "pytest.ini": "[pytest]\naddopts = -p xdist --import-mode=importlib\n",
     "jaxrnn/__init__.py": "",
     "jaxrnn/one.py": PACKAGE,
-    "tests/test_one.py": TEST.format(2, 4),
-    "tests/test_zero.py": TEST.format(0, 0),
+    "tests/test_one.py": TEST,
+    "tests/test_two.py": TEST,
 }
 
 
@@ -53,7 +53,6 @@ def tried(copy, one):
     [
         (LINE, ""),
         ("return x - x", "tests"),
-        ("import os; os.abort()", "tests"),
         ("while True: pass", "tests"),
         ("return x +", "tests"),
     ],
@@ -67,35 +66,12 @@ def test_a_broken_line_is_caught_and_an_unchanged_line_escapes(new, stage, proje
     ("options", "status"),
     [
         (["tests/test_one.py::test_gone"], 4),
-        (["--no-such-option"], 4),
         (["tests", "-k", "gone"], 5),
     ],
 )
 def test_tests_that_do_not_run_stop_the_tool(options, status, project):
     with pytest.raises(mutations.Stop, match=f"status {status}"):
         tried(project(*options), mutant("return x - x"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("text", ["def test_two():\n    assert 0", "import jaxrnn.two"])
-def test_tests_that_fail_without_a_mutant_stop_the_tool(text, project, monkeypatch):
-    select = lambda one, copy: mutations.alone(one, copy, "selection", ["tests"])
-    monkeypatch.setattr(mutations, "select", select)
-    copy, one = project("tests"), mutant("return x - x")
-    mutations.check_unchanged([one], copy)
-    (copy.root / "tests/test_two.py").write_text(text)
-    with pytest.raises(mutations.Stop, match="unchanged"):
-        mutations.check_unchanged([one], copy)
-
-
-@pytest.mark.slow
-def test_all_fast_tests_find_the_mutants_that_their_own_tests_miss(project):
-    """Together, then each alone."""
-    copy = project("tests/test_zero.py")
-    caught, same = mutant("return x - x"), mutant("LIMIT = 4", "LIMIT = 3")
-    assert [tried(copy, one) for one in (caught, same)] == ["", ""]
-    [row] = mutations.fast([caught, same], [copy], ["-n0"])
-    assert (row["mutant"], row["stage"]) == (vars(caught), "fast")
 
 
 def test_the_list_names_lines_once():
