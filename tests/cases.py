@@ -165,17 +165,6 @@ def _push(x, d_x):
 by_rule.defjvp(_push)
 
 
-def own_rule(params, inputs, state, key=None):
-    """A step with a rule for its gradient."""
-    state = clipped(inputs @ params["w"] + state)
-    return state, state
-
-
-def own_rule_init(key, inputs, dtype):
-    """Initial parameters for `own_rule`."""
-    return {"w": jax.random.normal(key, (DEPTH, 3), dtype)}
-
-
 both_ways = Case
 every_law = functools.partial(Case, laws=EVERY_LAW)
 forward = functools.partial(Case, laws=FORWARD)
@@ -377,11 +366,6 @@ RULES = {
     "rule_forward": Case(
         LSTMCell(4, True, activation=by_rule),
         laws=IN_REVERSE | laws("differentiates_twice"),
-        fast=frozenset(),
-    ),
-    "rule_function": Case(
-        jaxrnn.FunctionCell(own_rule, 3, 3, own_rule_init),
-        laws=RUNS | laws("runs_in_little_memory"),
         fast=frozenset(),
     ),
 }

@@ -8,7 +8,7 @@ import jax
 import numpy as np
 from jax.sharding import NamedSharding
 
-_HEAD = re.compile(r"(ENTRY )?%?([\w.\-]+) .*\{\s*")
+_HEAD = re.compile(r"(?:ENTRY )?%?([\w.\-]+) .*\{\s*")
 _OPERATION = re.compile(r"(?:ROOT )?%?[\w.\-]+ = (\S.*?) ([a-z][a-z0-9\-]*)\(")
 _CALLED = re.compile(
     r"\b(?:calls|to_apply|body|condition|branch_computations|called_computations"
@@ -59,17 +59,15 @@ class Program:
 
     Attributes:
         computations: The operations of each computation, by its name.
-        entry: The name of the computation that calls the others.
     """
 
     def __init__(self, text: str) -> None:
         self.computations: dict[str, list[Operation]] = {}
-        self.entry, name = "", ""
+        name = ""
         for line in text.splitlines():
             if not line.startswith((" ", "}")) and (head := _HEAD.fullmatch(line)):
-                name = head[2]
+                name = head[1]
                 self.computations[name] = []
-                self.entry = name if head[1] else self.entry
             elif found := _OPERATION.match(line.strip()) if name else None:
                 operation = Operation(found[2], found[1], line.strip())
                 self.computations[name].append(operation)

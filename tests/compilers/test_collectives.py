@@ -4,7 +4,6 @@ The compilers for CPUs, TPUs and GPUs place collectives differently: `tests/mesh
 tests CPUs, and these tests cover the others. `tests/sharded_programs.py` has the sizes.
 """
 
-
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -263,6 +263,7 @@ class AnyRank(AffineCell):
         return leaf, (h, leaf)
 
 
+@pytest.mark.slow
 def test_leaves_of_any_rank_on_tpus(monkeypatch):
     """On TPUs, lengths are as wide as the state if all leaves have rank 2."""
     monkeypatch.setattr(xla_loop, "platform_of", lambda arrays: "tpu")

@@ -444,7 +444,7 @@ NEED_CONTEXT = {"TrainingHelper"}
 ON_MESHES = [*itertools.product(mesh.TYPES, ROWS)]
 
 
-@pytest.mark.fast("explicit-greedy", "auto-RNN-gaps")
+@pytest.mark.fast("auto-RNN-gaps")
 @pytest.mark.parametrize(("kind", "name"), ON_MESHES)
 def test_equals_one_device(kind, name):
     """Every second row is told of its explicit mesh by the context.

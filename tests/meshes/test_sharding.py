@@ -98,10 +98,8 @@ def test_runs_without_gradients_exchange_nothing(name, kind):
 # driver and the cell. All drivers lay out parameters alike, and call any cell alike.
 PROGRAMS = [
     ("data", "auto", "mask", "LSTM"),
-    ("data", "auto", "swap_memory", "LSTM"),
     ("data", "explicit", "dynamic_rnn", "LSTM, GRU"),
     ("data", "explicit", "beam_search", "LSTM"),
-    ("data", "explicit", "raw_rnn", "LSTM"),
     ("data", "shard_map", "bidirectional", "LSTM"),
     ("data", "shard_map", "raw_rnn", "LSTM"),
     ("FSDP", "auto", "dynamic_rnn", "GRU"),

@@ -63,7 +63,7 @@ SIZES = [("ones", "gru"), ("few", "lstm"), ("many", "gru")]
 SIZES += [("unpacked", name) for name in ("lstm", "gru", "rnn")]
 
 
-@pytest.mark.fast("many-gru", "unpacked-rnn")
+@pytest.mark.fast("many-gru")
 @pytest.mark.parametrize(("shape", "name"), SIZES)
 def test_sizes(shape, name):
     batch, time, depth, units = SHAPES[shape]
