@@ -8,8 +8,7 @@ The tests are the changed ones, and those that `TESTS` lists for the changed fil
 code that cells share changed, also the laws of every kind of cell; if a cell changed,
 its laws, and its goldens, which alone compare its equations with TensorFlow's. Of the
 pages, only those that changed are run; of the docstrings, all if the package changed.
-The tests of `test_masking.py` are the first if `masking.py` changed; then come the fast
-tests. Most changes take a minute or two.
+The fast tests come first. Most changes take a minute or two.
 
 A file of the package or of the C++ without a test is an error. Other files without a
 test, such as `tests/helpers.py`, which most tests import, are named.
@@ -170,12 +169,6 @@ def without_tests(files):
     return [file for file in files if not paths_of([file]) and not laws_of([file])]
 
 
-def names_of(file):
-    """The names of the test files that come first: that of the file and its folders."""
-    parts = pathlib.PurePath(file).with_suffix("").parts[1:]
-    return {f"test_{part.strip('_')}.py" for part in parts}
-
-
 @functools.cache
 def cases():
     """The module with the table of cells."""
@@ -254,20 +247,17 @@ def selection(files):
 def mark_touched(items, files):
     """Marks the tests of the files as touched, and sorts all tests.
 
-    First come the tests in a file of the same name, then other fast ones of the files,
-    then their slow ones, then all others.
+    First come the fast ones of the files, then their slow ones, then all others.
     """
-    is_selected, names = selection(files), set().union(*map(names_of, files))
+    is_selected = selection(files)
     for item in items:
         if is_selected(item.nodeid):
             item.add_marker("touched")
 
     def rank(item):
         if not item.get_closest_marker("touched"):
-            return 3
-        if item.path.name in names:
-            return 0
-        return 2 if item.get_closest_marker("slow") else 1
+            return 2
+        return 1 if item.get_closest_marker("slow") else 0
 
     items.sort(key=rank)
 

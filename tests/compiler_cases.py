@@ -22,7 +22,6 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec as P
 SLICES = {
     "v5e": {4: "2x2", 16: "4x4"},
     "v6e": {4: "2x2"},
-    "v5p": {4: "2x2x1"},
 }
 # GPU properties published by NVIDIA, which XLA's compiler would otherwise query from a
 # GPU.

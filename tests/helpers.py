@@ -26,9 +26,10 @@ def usual_promotion():
 
 
 def differentiated(run, *given, total=weighted_sum):
-    """The results of `run(*given)`, and the gradients of their weighted sum.
+    """`(results, gradients)`: of `run(*given)`, and of the weighted sum of its results.
 
-    `total` may be another scalar function of the results.
+    The gradients are a tuple, with a tree like each of `given`. `total` may be another
+    scalar function of the results.
     """
 
     def loss(*given):
@@ -54,7 +55,7 @@ def assert_near(got, want, *, tolerance):
 
 
 def largest_error(pairs):
-    """The largest error of the pairs `(got, want)`, of arrays; NaN if any error is NaN.
+    """A float, the largest error of pairs of arrays `(got, want)`; NaN if one is NaN.
 
     An error is relative to the largest number of `want`, or to 1 if that is larger.
     """
@@ -90,10 +91,10 @@ def refusals(rows, columns="error message call", prepare=lambda message: message
 
 
 def covering(factors, is_allowed=lambda case: True):
-    """Few cases in which every two levels that are allowed together occur.
+    """A list of few cases in which every two levels that are allowed together occur.
 
-    `factors` are the levels by the names of the factors. Each case has the most new
-    pairs of many random cases, until these have none.
+    `factors` are the levels by the names of the factors. A case is a dict of one level
+    by name. Each has the most new pairs of many random cases, until these have none.
     """
     rng, cases, seen = random.Random(0), [], set()
     pairs = lambda case: {*itertools.combinations(case.items(), 2)}
@@ -120,7 +121,10 @@ def drawn_like(tree, seed=0, scale=0.5):
 
 
 def drawn(cell, inputs, dtype=None, seed=0, scale=0.5):
-    """Random nonzero parameters of a cell, for one step of inputs, `[batch, depth]`."""
+    """Random nonzero parameters of a cell, for one step of inputs, `[batch, depth]`.
+
+    They have the structure, shapes and dtypes of what `cell.init` returns.
+    """
     init = lambda: cell.init(jax.random.key(0), inputs, dtype)
     return drawn_like(jax.eval_shape(init), seed, scale)
 
@@ -152,7 +156,7 @@ def normalized(params, inputs, state, key=None):
 
 
 def eqns(jaxpr):
-    """All equations of a program in order, including inner programs."""
+    """All equations of a jaxpr in order, those of inner jaxprs after their own."""
     for eqn in jaxpr.eqns:
         yield eqn
         for value in eqn.params.values():
@@ -165,9 +169,10 @@ def eqns(jaxpr):
 def step_loss(
     strategy, time, units=256, rows=8, cell=None, time_major=True, implementation=None
 ):
-    """A loss of the last state and its arguments' types: `(loss, params, x)`.
+    """`(loss, params, x)`: the sum of the last state, and the types of its arguments.
 
-    `x` is `[time, rows, units]`, or without `time_major` `[rows, time, units]`.
+    `loss(params, x)` runs a cell over `x`, which is `[time, rows, units]`, or without
+    `time_major` `[rows, time, units]`.
     """
     cell = cell or jaxrnn.LSTMCell(units, dtype=jnp.float32)
     axes = (time, rows) if time_major else (rows, time)
@@ -191,7 +196,10 @@ def step_loss(
 
 
 def plan_of(cell, shape, strategies, **options):
-    """A `memory_plan` of inputs of the shape `[time, batch, depth]`, all as types."""
+    """The `memory_plan` of a cell, for inputs of the shape `[time, batch, depth]`.
+
+    No array is made: parameters and inputs are types.
+    """
     x = jax.ShapeDtypeStruct(shape, jnp.float32)
     step = jax.ShapeDtypeStruct(shape[1:], jnp.float32)
     params = jax.eval_shape(cell.init, jax.random.key(0), step)
@@ -200,16 +208,17 @@ def plan_of(cell, shape, strategies, **options):
 
 
 def temporary_mib(strategy, time, **kwargs):
-    """The temporary memory of the compiled gradient of `step_loss`, in MiB."""
+    """A float: the temporary memory of the compiled gradient of `step_loss`, in MiB."""
     loss, *types = step_loss(strategy, time, **kwargs)
     compiled = jax.jit(jax.grad(loss)).lower(*types).compile()
     return compiled.memory_analysis().temp_size_in_bytes / MIB
 
 
 def lstm_ref(x, h, c, packed, lengths, sizes):
-    """JAX's reference of cuDNN's LSTM: `(y, h, c)`.
+    """JAX's reference of cuDNN's LSTM: outputs and last states `(y, h, c)`.
 
-    `x` and `y` are `[batch, time, ...]`, `h` and `c` are `[layers, batch, hidden]`.
+    `x` and `y` are `[batch, time, features]`, with the features of both directions in
+    `y`; `h` and `c` are `[layers * directions, batch, hidden]`.
     `sizes` are `input_size`, `hidden_size`, `num_layers` and `bidirectional`.
     """
     with usual_promotion():

@@ -18,13 +18,16 @@ WHOLE = {"params", "table", "kernel"}
 
 
 def state_of(cell, seed=1, rows=BATCH):
-    """A random state in NumPy, which is on no device yet."""
+    """A random state of the cell in NumPy, `[rows, ...]`, which is on no device yet."""
     types = jax.eval_shape(lambda: cell.zero_state(rows, F64))
     return jax.device_get(drawn_like(types, seed))
 
 
 def with_gradients(run, arrays):
-    """The results of `run(**arrays)`, and the gradients of a weighted sum of them."""
+    """`(gradients, results)` of `run(**arrays)`: the gradients of a weighted sum.
+
+    The gradients are a list, one for each floating-point array of `arrays`.
+    """
     floats, rebuild = split_floats(arrays)
 
     def loss(floats):
@@ -35,11 +38,12 @@ def with_gradients(run, arrays):
 
 
 def on_one_device(run, arrays):
+    """`with_gradients` on one device, as NumPy arrays."""
     return jax.device_get(jax.jit(with_gradients, static_argnums=0)(run, arrays))
 
 
 def placed_on_mesh(arrays, kind, layouts=None):
-    """A mesh, and the arrays on it; see `on_mesh`."""
+    """`(mesh, arrays)`: a mesh of two devices, and the arrays on it; see `on_mesh`."""
     mesh = jax.make_mesh((2,), ("data",), axis_types=(TYPES[kind],))
     layouts = {name: "divided" for name in arrays} | (layouts or {})
     layouts |= dict.fromkeys(WHOLE, "whole")
@@ -57,7 +61,7 @@ def placed_on_mesh(arrays, kind, layouts=None):
 
 
 def on_mesh(run, arrays, kind, told="context", layouts=None):
-    """The same on a mesh.
+    """`with_gradients` on a mesh.
 
     Args:
         run: The function of the arrays.
@@ -78,7 +82,7 @@ def on_mesh(run, arrays, kind, told="context", layouts=None):
 
 
 def on_mesh_with_collectives(run, arrays, kind):
-    """The results of `on_mesh`, and the collectives in loops of the program."""
+    """`(results, kinds)`: those of `on_mesh`, and the collectives in loops, by name."""
     mesh, placed = placed_on_mesh(arrays, kind)
     with jax.set_mesh(mesh):
         lowered = jax.jit(with_gradients, static_argnums=0).lower(run, placed)
@@ -87,7 +91,7 @@ def on_mesh_with_collectives(run, arrays, kind):
 
 
 def check(run, arrays, kind, told="context", layouts=None):
-    """Check that the results on a mesh are those of one device, and return them."""
+    """Check that `on_mesh` equals `on_one_device`, and return what the mesh gave."""
     got = on_mesh(run, arrays, kind, told, layouts)
     close(got, on_one_device(run, arrays), F64)
     return got

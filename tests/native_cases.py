@@ -46,13 +46,14 @@ draw = functools.partial(drawn_like, scale=0.7)
 
 
 def data(cell, batch=5, dtype=F32, time=TIME, depth=DEPTH):
-    """Random `(params, x, state)`."""
+    """Random `(params, x, state)`; `x` is `[batch, time, depth]`."""
     x = draw(jax.ShapeDtypeStruct((batch, time, depth), dtype), 1)
     params = drawn(cell, jax.ShapeDtypeStruct((batch, depth), dtype), scale=0.7)
     return params, x, draw(cell.zero_state(batch, dtype), 2)
 
 
 def run(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
+    """`(outputs, final state)` of the implementation `name`; None is the default."""
     return jaxrnn.dynamic_rnn(
         cell.bind(params), x, lengths, state, implementation=name, **kwargs
     )
@@ -61,7 +62,10 @@ def run(cell, name, params, x, state, lengths=LENGTHS, **kwargs):
 def everything(
     cell, name, params, x, state, lengths=LENGTHS, reset_state=None, **kwargs
 ):
-    """Outputs and final state; gradients of parameters, inputs, state, reset state."""
+    """`((outputs, final state), gradients)`, with all states if `kwargs` ask for them.
+
+    The gradients are those of parameters, inputs, state and reset state.
+    """
 
     def run_all(*given):
         *given, reset_state = given
@@ -71,7 +75,11 @@ def everything(
 
 
 def calls(fn, *args):
-    """The calls of native loops in the program of `fn`."""
+    """A list of the calls of native loops in the program of `fn`.
+
+    Each says whether it is of the `backward` pass, and the `shape` of its first result,
+    `(nets, rows, time, units)`.
+    """
     params = [e.params for e in on_cpus(fn, *args) if e.primitive.name == "ffi_call"]
     return [
         SimpleNamespace(

@@ -21,7 +21,7 @@ from helpers import (
 )
 
 import jaxrnn
-from jaxrnn import AffineCell, LSTMCell, MultiRNNCell, Stage, TensorShape
+from jaxrnn import AffineCell, LSTMCell, Stage, TensorShape
 from jaxrnn._loops.affine import xla_loop
 from jaxrnn._loops.affine.ragged_scan import group_size
 from jaxrnn.testing._oracle import Setup, unrolled, weighted_sum
@@ -270,34 +270,3 @@ def test_leaves_of_any_rank_on_tpus(monkeypatch):
     cell, resets = AnyRank(), np.random.default_rng(0).random((3, 4))
     args, lengths = data(cell, 3, time=4), np.array([4, 0, 2])
     check(lambda name: results(cell, name, lengths, resets=resets < 0.4)(*args))
-
-
-@dataclasses.dataclass(frozen=True, eq=False)
-class Own(jaxrnn.RNNCell):
-    """A cell that draws, with a loop of its own."""
-
-    state_size, output_size = 2, 2
-    init = staticmethod(lambda key, inputs, dtype=None: {})
-
-    def apply(self, params, inputs, state, key=None):
-        noise = 0 if key is None else jax.random.normal(key, state.shape, DTYPE)
-        return state + noise, state
-
-    def choose_loop(self, params, run):
-        return jaxrnn.extend.Choice("own", self.run_all)
-
-    def run_all(self, params, run):
-        step = lambda t: self.apply(
-            params, run.inputs[:, t], run.state, run.key_at(jnp.int32(t))
-        )[0]
-        return jnp.stack([*map(step, range(run.steps.time))], 1), run.state
-
-
-@pytest.mark.parametrize("cell", [Own(), MultiRNNCell([Own()])], ids=["one", "stack"])
-def test_a_loop_of_a_cell_gets_plain_keys(cell):
-    x, state = jnp.ones((3, 4, 2), DTYPE), cell.zero_state(3, DTYPE)
-    empty = {"cell_0": {}} if isinstance(cell, MultiRNNCell) else {}
-    cell = cell.bind(empty, jax.random.key(0))
-    outputs, _ = jaxrnn.dynamic_rnn(cell, x, None, state)
-    want = [cell.at_step(jnp.int32(t))(x[:, t], state)[0] for t in range(4)]
-    near(outputs, jnp.stack(want, 1))

@@ -78,28 +78,15 @@ def test_equals_one_device_without_exchanges_in_loops(name, mark, kind):
     assert in_loops == [] or (kind == "auto" and {*in_loops} == {"all-reduce"})
 
 
-# A row of each kind, and of each class that runs no loop which cells share. A lookup in
-# the user's step must say how it is divided.
-SHARED = jaxrnn.AffineCell | jaxrnn.LinearRecurrenceCell
-ROWS = {
-    type(case.cell): name
-    for name, case in reversed(CASES.items())
-    if name != "function_integers" and not isinstance(case.cell, SHARED)
-}
-ROWS = sorted({*ROWS.values(), *KINDS.values()})
-KINDS_ON_MESHES = [("explicit", name) for name in ROWS]
-KINDS_ON_MESHES += [("auto", name) for name in KINDS.values()]
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "name"), KINDS_ON_MESHES)
-def test_every_class_of_cells_equals_one_device(kind, name):
+@pytest.mark.parametrize("kind", ["explicit", "auto"])
+@pytest.mark.parametrize("name", KINDS.values())
+def test_every_kind_of_cells_equals_one_device(kind, name):
     case = CASES[name]
     setup = make_setup(case.cell, case.inputs, F64, case.key, case.state)
     names = "params", "xs", "state", "lengths"
     arrays = {name: getattr(setup, name) for name in names}
-    told = "context" if kind == "explicit" and ROWS.index(name) % 2 else "arrays"
-    mesh.check(setup.run, arrays, kind, told)
+    mesh.check(setup.run, arrays, kind, "arrays")
 
 
 def test_several_chunks_of_a_linear_recurrence():

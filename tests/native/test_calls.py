@@ -102,10 +102,10 @@ def run_file(tmp_path, monkeypatch):
 # program that needs none of them, and that was compiled before. `native/tests` tests
 # forks during calls, because XLA may hold a mutex during its own part of a call.
 FORKS = """
-import multiprocessing, os, signal, sys, warnings
+import os, signal, sys, warnings
 import jax, jax.numpy as jnp, numpy as np, jaxrnn
 
-kind, children, calls = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+children, calls = int(sys.argv[1]), int(sys.argv[2])
 warnings.filterwarnings("ignore", "os.fork", RuntimeWarning)  # JAX's.
 warnings.filterwarnings("ignore", ".*multi-threaded", DeprecationWarning)  # Python's.
 cell, x = jaxrnn.LSTMCell(32), jnp.ones((16, 20, 8))
@@ -148,25 +148,20 @@ def fork(generations):
     status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     assert status == 0, f"a child ended with {status}"
 
-if kind == "pool":
-    with multiprocessing.get_context("fork").Pool(4, maxtasksperchild=1) as pool:
-        pool.map_async(work, [2] * children, chunksize=1).get(timeout=400)
-for k in range(0 if kind == "pool" else children):
+for k in range(children):
     run(params, x).block_until_ready()  # The helpers still wait for the next call.
     fork(2)
 np.testing.assert_array_equal(run(params, x), want)
 assert os.sched_getaffinity(0) == cores
 """
 needs_forks = pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-FORKED = [("lingering", 40, 300), ("pool", 40, 300)]
 
 
 @needs_forks
 @in_processes
 @pytest.mark.slow
-@pytest.mark.parametrize(("kind", "children", "calls"), FORKED)
-def test_forks(kind, children, calls, run_file):
-    run_file(FORKS, kind, children, calls)
+def test_forks(run_file):
+    run_file(FORKS, 40, 300)
 
 
 SAVE = """

@@ -99,15 +99,3 @@ def test_loops_refuse_as_tensorflow_outside_of_jit(case):
     given = replay.stand_ins(case)
     with refusal(case):
         replay.call(case, given)
-
-
-@pytest.mark.slow
-def test_every_golden_is_compared():
-    """Here, or in `contrib/test_goldens.py`."""
-    others = store.attention() + store.recorded("seq2seq")["cases"]
-    every = CELLS + CONTRIB + LOOPS + others
-    files = {(case["folder"], case["family"]) for case in every}
-    recorded = [name for file in files for name in store.stored(*file)]
-    compared = {case["name"] for case in (*JIT, *EAGER, *others)}
-    assert sorted(recorded) == sorted(case["name"] for case in every)
-    assert compared == {*recorded}

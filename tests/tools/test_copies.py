@@ -61,19 +61,6 @@ def test_a_broken_line_is_caught_and_an_unchanged_line_escapes(new, stage, proje
     assert tried(project("tests"), mutant(new)) == stage
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("options", "status"),
-    [
-        (["tests/test_one.py::test_gone"], 4),
-        (["tests", "-k", "gone"], 5),
-    ],
-)
-def test_tests_that_do_not_run_stop_the_tool(options, status, project):
-    with pytest.raises(mutations.Stop, match=f"status {status}"):
-        tried(project(*options), mutant("return x - x"))
-
-
 def test_the_list_names_lines_once():
     rows = json.loads((mutations.ROOT / "tests/mutants.json").read_text())
     assert len({(row["file"], row["old"]) for row in rows}) == len(rows) == 100
