@@ -30,7 +30,7 @@ from jaxrnn.testing._oracle import make_setup
 
 STEPS = 16
 ROWS, TIME, BOTH = P("data"), P(None, "time"), P("data", "time")
-HAVE = [
+CELLS_WITH_A_MAP = [
     name
     for name, case in CASES.items()
     if (loops := loops_of(type(case.cell)))
@@ -104,7 +104,7 @@ MARKS = {"sequence_length": LENGTHS, "mask": MASK}
 ONE_OF_EACH_MAP = ["min_gru", "delta_memory", "mlstm"]
 # The numbers of parts and the marks: all for one cell, one for each other cell.
 SETTINGS = [*itertools.product([4, 8], MARKS)]
-DIVIDED = {(name, *SETTINGS[i % 4]) for i, name in enumerate(HAVE)}
+DIVIDED = {(name, *SETTINGS[i % 4]) for i, name in enumerate(CELLS_WITH_A_MAP)}
 DIVIDED |= {("min_gru", *setting) for setting in SETTINGS}
 
 
@@ -189,7 +189,7 @@ def test_nan_reaches_later_steps_up_to_a_reset(name):
 def test_every_kind_of_cell_has_a_map():
     kinds = "MinGRU MinLSTM QRNN SRU LRU RGLRU MLSTM ShortConv S6Memory MLSTMMemory "
     kinds += "LinearAttentionMemory DeltaMemory DPLRMemory RWKV6Memory"
-    found = {type(CASES[name].cell).__name__ for name in HAVE}
+    found = {type(CASES[name].cell).__name__ for name in CELLS_WITH_A_MAP}
     assert found == {f"{kind}Cell" for kind in kinds.split()}
 
 

@@ -366,7 +366,7 @@ def beams(params, table, kernel, initial_state, start_tokens):
 
 
 FED = {"inputs": SEQUENCES, "sequence_length": LENGTHS}
-OF_A_HELPER = "params", "kernel", "initial_state"
+ARRAYS_OF_A_HELPER = "params", "kernel", "initial_state"
 STARTS = {"start_ids", "start_tokens"}
 # Ids after the end id, which is 1, have no effect.
 PADDED = np.array([[2, 1, -1, 99], [1, 99, 99, -1], [0, 0, 0, 1], [0, 2, 3, 1]])
@@ -376,7 +376,7 @@ DECODERS = {
         decode.beam_search, max_length=STEPS, num_beams=BEAMS, length_penalty=0.6
     ),
     "score": decoded(decode.score, {"ids": PADDED}),
-    "TrainingHelper": (helped, {n: MODEL[n] for n in OF_A_HELPER} | FED),
+    "TrainingHelper": (helped, {n: MODEL[n] for n in ARRAYS_OF_A_HELPER} | FED),
     "BeamSearchDecoder": (beams, MODEL | {"start_tokens": START}),
 }
 
@@ -463,7 +463,7 @@ def test_equals_one_device(kind, name):
 # JAX's debug flags, for some of the programs above.
 
 
-SOME = ["dynamic-0", "raw-0", "beam_search", "RNN-gaps", "packed"]
+WITH_DEBUG_FLAGS = ["dynamic-0", "raw-0", "beam_search", "RNN-gaps", "packed"]
 
 
 def program(name):
@@ -472,7 +472,7 @@ def program(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", SOME)
+@pytest.mark.parametrize("name", WITH_DEBUG_FLAGS)
 def test_finite_inputs_raise_nothing(name):
     """Outside of jit, where JAX checks the results of each operation."""
     no_infs = jax.debug_infs(name != "beam_search")  # Without a sequence, it is -inf.

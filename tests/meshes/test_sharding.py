@@ -165,12 +165,12 @@ def by_device(run, specs, devices=None, **options):
 
 # Which of the arguments of `forward` vary over devices.
 VARYING = {"rows": (0, 1, 1), "params": (1, 0, 0), "lengths": (0, 0, 1)}
-HELD = [("dropout", True, "rows"), ("stack", False, "rows")]
-HELD += [("lstm", False, "params"), ("function", True, "lengths")]
+IN_SHARD_MAP = [("dropout", True, "rows"), ("stack", False, "rows")]
+IN_SHARD_MAP += [("lstm", False, "params"), ("function", True, "lengths")]
 
 
 @pytest.mark.fast("dropout-True-rows")
-@pytest.mark.parametrize(("name", "check_vma", "varying"), HELD)
+@pytest.mark.parametrize(("name", "check_vma", "varying"), IN_SHARD_MAP)
 def test_inside_of_shard_map(name, check_vma, varying):
     cell, is_varying = CELLS[name], VARYING[varying]
     members = [drawn(cell, X[:, 0], F64, seed=i) for i in range(4)]
