@@ -102,10 +102,6 @@ def nodes():
     return {case.name: case for case in cases if recurrent(case)}
 
 
-def test_all_cases_are_in_the_table(nodes):
-    assert sorted(nodes) == sorted(NODES)
-
-
 @pytest.mark.parametrize("name", NODES)
 def test_node(name, nodes):
     case = nodes[name]

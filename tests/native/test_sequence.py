@@ -166,7 +166,7 @@ TWICE = {
 }
 
 
-@pytest.mark.fast("params-x")
+@pytest.mark.slow
 @pytest.mark.parametrize("mapped", TWICE)
 def test_nets_that_are_mapped_twice_are_of_one_call(mapped):
     cell, (outer, inner) = CELLS["lstm"], TWICE[mapped]
@@ -186,7 +186,6 @@ def test_nets_that_are_mapped_twice_are_of_one_call(mapped):
 # Whether the calls of each strategy are those of the backward pass.
 STRATEGIES = {
     "True": (True, [False, False, True]),
-    "Recompute": (memory.Recompute(4), [False, False, False, True, False, True]),
     "Offload": (memory.Offload(memory.Keep(), 3), [False, True]),
 }
 
