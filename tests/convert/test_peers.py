@@ -22,7 +22,7 @@ from helpers import (
 )
 
 import jaxrnn
-from jaxrnn import GRUCell, LSTMCell, contrib, convert
+from jaxrnn import GRUCell, LSTMCell, convert
 
 hk = pytest.importorskip("haiku")
 eqx = pytest.importorskip("equinox")
@@ -72,16 +72,10 @@ def haiku(*make, names=None, x=X, **options):
     )
 
 
-GRIDS = {1: (4,), 2: (4, 3)}
-WINDOWS = {1: 3, 2: (2, 3)}  # An even size has uneven padding.
-
-
-def haiku_conv(axes):
-    """Two stacked convolutional LSTMs."""
-    make = getattr(hk, f"Conv{axes}DLSTM")
-    cores = [functools.partial(make, GRIDS[axes], n, WINDOWS[axes]) for n in (2, 3)]
-    x = inputs(2, 2, *GRIDS[axes], 1)
-    return haiku(*cores, x=x, input_shape=GRIDS[axes])
+def haiku_conv():
+    """Two stacked convolutional LSTMs; an even size of a window has uneven padding."""
+    cores = [lambda n=n: hk.Conv2DLSTM((4, 3), n, (2, 3)) for n in (2, 3)]
+    return haiku(*cores, x=inputs(2, 2, 4, 3, 1), input_shape=(4, 3))
 
 
 def equinox(*kinds):
@@ -191,7 +185,7 @@ MAKE = {
     "haiku-rnn_one_bias": lambda: haiku(lambda: hk.VanillaRNN(4, double_bias=False)),
     "haiku-stack": lambda: haiku(lambda: hk.LSTM(2), lambda: hk.LSTM(3)),
     "haiku-mixed": lambda: haiku(*MIXED, names=["gru", "lstm", "top"]),
-    **{f"haiku-conv_{n}": functools.partial(haiku_conv, n) for n in GRIDS},
+    "haiku-conv": haiku_conv,
     "equinox-lstm_no_bias": lambda: equinox(("LSTMCell", DEPTH, 4, False)),
     "equinox-gru_no_bias": lambda: equinox(("GRUCell", DEPTH, 4, False)),
     "equinox-stack": lambda: equinox(("GRUCell", DEPTH, 2), ("LSTMCell", 2, 4)),
@@ -237,42 +231,6 @@ def test_there_and_back(case):
             np.testing.assert_array_equal(got[name], array)
 
 
-# Flax.
-
-
-@pytest.mark.slow
-def test_a_gru_of_nnx_whose_dense_h_has_a_bias():
-    """Flax's equations multiply the last block of this bias by the reset gate."""
-    options = {"dtype": np.float64, "param_dtype": np.float64, "rngs": nnx.Rngs(0)}
-    with usual_promotion():
-        cell = nnx.GRUCell(DEPTH, 4, **options)
-        cell.dense_h = nnx.Linear(4, 12, **options)
-        params = random_like(nnx.to_pure_dict(nnx.state(cell, nnx.Param)))
-        nnx.update(cell, params)
-        want = nnx.RNN(cell, rngs=nnx.Rngs(0))(X)
-    assert params["dense_h"]["bias"].all()
-    got = convert.from_flax(params)
-    np.testing.assert_allclose(outputs_of(got, X), want, rtol=1e-12)
-
-
-# Equinox.
-
-
-def test_a_cell_with_other_arrays_is_refused():
-    class Scaled(eqx.nn.LSTMCell):
-        scale: jax.Array
-
-        def __init__(self):
-            super().__init__(DEPTH, 4, key=jax.random.key(0))
-            self.scale = jnp.ones(4)
-
-    with pytest.raises(ValueError, match=r"^`cells` must.*unknown scale"):
-        convert.from_equinox(Scaled())
-
-
-# Haiku.
-
-
 def test_names_are_those_that_haiku_gives():
     """Also when kinds are mixed, and within a module."""
 
@@ -291,48 +249,3 @@ def test_names_are_those_that_haiku_gives():
     names = ["net/lstm_1", "net/vanilla_rnn"]
     got = convert.from_haiku(random_like(shapes), at=names)
     assert got.cell == jaxrnn.MultiRNNCell(layers[2:])
-
-
-@pytest.mark.slow
-def test_resets_of_a_reversed_core():
-    """Haiku's flags are where the reversed run resets, one step before `resets`."""
-    flags = np.random.default_rng(3).random(X.shape[:2]) < 0.4
-
-    def theirs(x):
-        core = hk.ResetCore(hk.LSTM(4))
-        zeros = jax.tree.map(lambda s: s.astype(x.dtype), core.initial_state(len(x)))
-        run = functools.partial(hk.dynamic_unroll, time_major=False, reverse=True)
-        return run(core, (x, flags), zeros)[0]
-
-    functions = hk.without_apply_rng(hk.transform(theirs))
-    with usual_promotion():
-        types = jax.eval_shape(functions.init, jax.random.key(0), X)
-        weights = random_like(types)
-        want = functions.apply(weights, X)
-    cell = convert.from_haiku(weights)
-    resets = jnp.pad(flags, ((0, 0), (1, 0)))[:, :-1]
-    run = functools.partial(jaxrnn.bidirectional_dynamic_rnn, dtype=X.dtype)
-    (_, got), _ = run(cell, cell, X, resets=resets)
-    np.testing.assert_allclose(got, want, rtol=1e-12)
-
-
-@pytest.mark.parametrize("axes", GRIDS)
-def test_any_convolutional_lstm_and_names(axes):
-    """Only the class of these cells differs; the weights are of bfloat16."""
-    own = peer(f"haiku-conv_{axes}")
-    cell = own.load(jax.tree.map(lambda x: x.astype(jnp.bfloat16), own.weights))
-    twins = [
-        contrib.ConvLSTMCell(axes, c.input_shape, c.output_channels, c.kernel_shape)
-        for c in cell.cell.cells
-    ]
-    names = ["net/~/low", "net/~/high"]
-    saved = convert.to_haiku(jaxrnn.MultiRNNCell(twins).bind(cell.params), at=names)
-    assert_same(convert.from_haiku(saved, at=names, input_shape=GRIDS[axes]), cell)
-
-
-def test_a_convolution_without_a_bias_and_a_forget_bias_of_its_own():
-    cell = contrib.ConvLSTMCell(1, [4, 2], 1, [2], use_bias=False, forget_bias=3.0)
-    saved = convert.to_haiku(cell.bind(random_like(cell.param_specs(2))))
-    of_inputs = saved["conv1_dlstm/input_to_hidden"]["b"]
-    np.testing.assert_array_equal(of_inputs, [0, 0, 2, 0])  # The blocks are i, g, f, o.
-    assert not saved["conv1_dlstm/hidden_to_hidden"]["b"].any()

@@ -45,18 +45,6 @@ class PreNet(Around):
         return {"prenet": kernel, "cell": self.cell.init(key, hidden, dtype)}
 
 
-class Renamed(PreNet):
-    """One whose parameters are not under the name of the attribute that it holds."""
-
-    def init(self, key, inputs, dtype=None):
-        params = super().init(key, inputs, dtype)
-        return {"prenet": params["prenet"], "inner": params["cell"]}
-
-
-class _Hidden(PreNet):
-    """TensorFlow puts "private" before the name."""
-
-
 @dataclasses.dataclass(frozen=True, eq=False)
 class Gated(jaxrnn.RNNCell):
     """Two cells of one kind, the second of which TensorFlow numbers."""
@@ -167,17 +155,6 @@ def test_each_cell_there_and_back(name):
     assert_same(there_and_back(saved, case.cell, inputs=case.inputs), params)
 
 
-@pytest.mark.parametrize("memory", ["", "model"])
-def test_attention_inside_a_users_wrapper(memory):
-    cell = PreNet(attention(GRUCell(4), 6, 5))
-    saved = to_tf1(bound(cell), at="decoder", memory_at=memory)
-    inner = "decoder/pre_net/attention_wrapper"
-    wanted = {"decoder/pre_net/prenet", f"{inner}/attention_layer/kernel"}
-    wanted |= {f"{memory}/memory_layer/kernel".removeprefix("/")}
-    assert {n for n in saved if not n.startswith(f"{inner}/gru_cell/")} == wanted
-    there_and_back(saved, cell, "decoder", memory=memory)
-
-
 def test_what_lies_beside_the_cell_is_ignored():
     """Also beside a cell without its own scope, and slots of a memory layer."""
     slots = {"memory_layer/kernel/Adam": np.ones(1), "memory_layer_1/kernel": 1}
@@ -220,15 +197,8 @@ def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
     assert_same(load(numbered), cell)
 
 
-def test_names_of_cudnn_and_of_a_private_class():
+def test_names_of_cudnn():
     """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
-    names = to_tf1(bound(_Hidden(GRUCell(2))), at="rnn")
-    assert {name.split("/")[1] for name in names} == {"private__hidden"}
-    gru = "rnn/cudnn_compatible_gru_cell"
-    places = "gates", "candidate/input_projection", "candidate/hidden_projection"
-    names = {f"{gru}/{place}/{key}" for place in places for key in ("kernel", "bias")}
-    cell = bound(jaxrnn.CudnnCompatibleGRUCell(4))
-    assert to_tf1(cell, at="rnn").keys() == names
     name = "a/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
     arrays = {f"{name}/kernel": np.ones((7, 16)), f"{name}/bias": np.ones(16)}
     lstm = LSTMCell(4, forget_bias=0, name="cudnn_compatible_lstm_cell")
@@ -248,57 +218,40 @@ def test_a_cell_at_two_places():
         load(first | other)
 
 
-SHARED = LSTMCell(4)
-# Cells of both directions, which hold one object.
-ONE_OBJECT = {
-    "cell": (SHARED, SHARED),
-    "wrapped": tuple(jaxrnn.DropoutWrapper(SHARED) for _ in range(2)),
-    "stack": (MultiRNNCell([SHARED]), MultiRNNCell([jaxrnn.DropoutWrapper(SHARED)])),
-}
-
-
-@pytest.mark.parametrize("name", ONE_OBJECT)
-def test_one_object_for_both_directions(name):
+def test_one_object_for_both_directions():
     """TensorFlow creates its variables in the scope of the forward direction."""
-    fw, bw = ONE_OBJECT[name]
-    cell = bound(fw)
+    fw = LSTMCell(4)
+    cell, bw = bound(fw), jaxrnn.DropoutWrapper(fw)
     saved = to_tf1(cell, at="bidirectional_rnn/fw")
-    load = lambda given, cells=(fw, bw): from_tf1(
-        given, at="bidirectional_rnn", cell=cells, inputs=STEP
-    )
+    options = {"at": "bidirectional_rnn", "inputs": STEP}
+    load = lambda given, bw=bw: from_tf1(given, cell=(fw, bw), **options)
     assert_same(load(saved), ((cell,), (bw.bind(cell.params),)))
     # Old versions have variables for each direction.
     other = {name.replace("/fw/", "/bw/"): 2 * x for name, x in saved.items()}
     (_,), (backward,) = load(saved | other)
     assert_same(backward.params, jax.tree.map(lambda x: 2 * x, cell.params))
-    two = (fw, jaxrnn.DropoutWrapper(LSTMCell(4)))
     with pytest.raises(ValueError, match=r"`variables` must .* one cell for both"):
-        load(saved, two)
+        load(saved, LSTMCell(4))
 
 
 # `test_refusals.py` has more.
-RENAMED, WIDE = (
-    Renamed(attention(GRUCell(4), 6, 5)),
-    jax.ShapeDtypeStruct((2, 9), "f"),
-)
 SEVERAL, GRU = VARIABLES["several"].copy(), to_tf1(bound(GRUCell(4)), at="rnn")
 del SEVERAL["memory_layer_1/kernel"]
-load = lambda variables, cell, scope="rnn", inputs=STEP, **options: (
-    lambda: from_tf1(variables, at=scope, cell=cell, inputs=inputs, **options)
-)
-save = lambda cell, **options: lambda: to_tf1(bound(cell), **options)
-MEMORY, DECODING = {"memory_at": "model"}, SCOPES["scoped"][0]
+load = lambda *given, **options: lambda: there_and_back(*given, **options)
+WIDE = jax.ShapeDtypeStruct((2, 9), "f")
 test_refusals = refusals(
     [
-        (ValueError, "`memory_at` must", load(GRU, RENAMED, **MEMORY)),
-        (ValueError, "`memory_at` must", save(RENAMED, **MEMORY)),
         (
             ValueError,
             "memory_layer",
             load(VARIABLES["scoped"], LUONG, SCOPES["scoped"][0]),
         ),
         (ValueError, "memory_layer_1/kernel", load(SEVERAL, CELLS["several"])),
-        (ValueError, "`cell` must", save(Gated(GRUCell(4), GRUCell(4)))),
+        (
+            ValueError,
+            "`cell` must",
+            lambda: to_tf1(bound(Gated(GRUCell(4), GRUCell(4)))),
+        ),
         (ValueError, "`rnn/gru_cell/", load(GRU, GRUCell(4), inputs=WIDE)),
     ]
 )
