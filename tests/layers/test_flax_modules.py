@@ -38,7 +38,6 @@ from jaxrnn import (
     GRUCell,
     LSTMCell,
     MultiRNNCell,
-    TensorShape,
     contrib,
 )
 from jaxrnn.convert import to_tf1
@@ -46,7 +45,6 @@ from jaxrnn.convert import to_tf1
 LENGTHS = jnp.asarray([5, 0, 3])
 KEYS = jax.random.split(jax.random.key(3))
 NOISY = DropoutWrapper(GRUCell(UNITS), 0.5, 0.5, 0.5)
-CUDNN = jaxrnn.CudnnCompatibleGRUCell(UNITS)
 TIMED = jnp.cumsum(X[..., :1] ** 2, 1), X
 
 
@@ -61,42 +59,24 @@ def gru(units):
     return {"gru_cell": GRUCell(units)}
 
 
-def sums(*size, init=None):
-    """A cell whose inputs, state and output have the same axes."""
-
-    def step(params, x, state, key=None):
-        output = jnp.tanh(x + state + params.get("bias", 0))
-        return output, output
-
-    return FunctionCell(step, TensorShape(size), TensorShape(size), init)
-
-
-def init_bias(key, inputs, dtype):
-    return {"bias": jnp.full((), 0.5, dtype)}
-
-
 LAYERS = {
     "cell_0": {"fw": lstm(4), "bw": gru(2)},
     "cell_1": {"fw": gru(3), "bw": gru(3)},
 }
-# Layers join the first axis of the outputs.
-WIDE = [{"function_cell": sums(size, 2, init=init_bias)} for size in (3, 6)]
-WIDE = {f"cell_{i}": {"fw": cell, "bw": cell} for i, cell in enumerate(WIDE)}
 # The cells of modules, in the nest of their parameters, under TensorFlow's names, which
 # a wrapper has no part in; and inputs.
 MODULES = {
     "lstm": ("RNN", {"lstm_cell": LSTMCell(UNITS, use_peepholes=True, num_proj=3)}, X),
-    "gru": ("RNN", {"cudnn_compatible_gru_cell": CUDNN}, X),
+    "gru": ("RNN", gru(UNITS), X),
     "multi": ("RNN", {"multi_rnn_cell": MultiRNNCell([LSTMCell(3), GRUCell(4)])}, X),
     "dropout": ("RNN", {"gru_cell": NOISY}, X),
     "phased": ("RNN", {"phased_lstm_cell": contrib.PhasedLSTMCell(UNITS)}, TIMED),
     "two_ways": ("Bidirectional", {"fw": lstm(UNITS), "bw": gru(3)}, X),
     "layers": ("StackBidirectional", LAYERS, X),
-    "axes": ("StackBidirectional", WIDE, draw(ROWS, TIME, 3, 2)),
 }
 
 
-@pytest.mark.fast("two_ways-InNnx", "phased-InLinen")
+@pytest.mark.fast("two_ways-InNnx")
 @both
 @pytest.mark.parametrize("name", MODULES)
 def test_modules_are_their_drivers(make, name):
@@ -163,34 +143,21 @@ def test_reversed_as_in_flax(make, keep_order):
     same(rnn(X, lengths), jnp.where(alive, want, 0))
 
 
-def test_lengths_beyond_the_steps_and_no_lengths():
-    module = InNnx("RNN", GRUCell(UNITS), reverse=True)
-    # int32 of 2**32 is 0; NumPy's lengths are clamped before they are narrowed.
-    for beyond in ([1000, 0, 3], np.array([2**32, 0, 3], np.int64)):
-        same(module(X, beyond), module(X, [TIME, 0, 3]), rtol=0)
-    assert module(X[:0], []).shape == (0, TIME, UNITS)
-
-
-def first(leaf):
-    return leaf[0]
-
-
 @pytest.mark.fast("InNnx")
 @both
 def test_any_number_of_batch_axes(make):
     """Flax's own crashes at lengths of two axes."""
-    rnn, mask = make("RNN", LSTMCell(UNITS), return_carry=True), np.arange(TIME) != 2
-    same(rnn(X[0], mask=mask), jax.tree.map(first, rnn(X[:1], mask=mask[None])))
+    rnn, mask = make("RNN", GRUCell(UNITS), return_carry=True), np.arange(TIME) != 2
+    of_one = jax.tree.map(lambda leaf: leaf[0], rnn(X[:1], mask=mask[None]))
+    same(rnn(X[0], mask=mask), of_one)
     x, lengths = draw(2, ROWS, TIME, DEPTH), jnp.asarray([[5, 0, 3], [1, 2, 9]])
     want = jax.vmap(rnn)(x, lengths)
     same(rnn(x, lengths), want)
-    assert rnn(x, lengths, initial_state=want[0])[0].h.shape == (2, ROWS, UNITS)
-    same(rnn(x[0, 0], 2), jax.tree.map(first, rnn(x[0, :1], np.array([2]))))
-    options = {"time_major": True, "swap_memory": jaxrnn.memory.Recompute(2)}
-    time_first = make("RNN", GRUCell(UNITS), inputs=x[0], **options)
-    got = time_first(jnp.moveaxis(x, 2, 0), lengths)
-    want = make("RNN", GRUCell(UNITS))(x, lengths, params=time_first.params)
-    same(got, jnp.moveaxis(want, 2, 0))
+    again = jax.eval_shape(lambda: rnn(x, lengths, initial_state=want[0])[0])
+    assert again.shape == (2, ROWS, UNITS)
+    time_first = make("RNN", GRUCell(UNITS), inputs=x[0], time_major=True)
+    got = time_first(np.moveaxis(x, 2, 0), lengths, params=rnn.params)
+    same(got, jnp.moveaxis(want[1], 2, 0))
 
 
 @pytest.mark.fast("InLinen")
@@ -198,33 +165,18 @@ def test_any_number_of_batch_axes(make):
 def test_dtypes(make):
     rnn = make("RNN", GRUCell(UNITS), dtype=jnp.bfloat16)
     kernel = rnn.params["gru_cell"]["gates"]["kernel"]
-    assert (kernel.dtype, rnn(X).dtype) == (jnp.float32, jnp.bfloat16)
-    state = GRUCell(UNITS).zero_state(ROWS, jnp.float32)  # It is cast as inputs are.
-    same(rnn(X, initial_state=state), rnn(X))
+    of = lambda run, *given: jax.eval_shape(lambda: run(*given))
+    assert (kernel.dtype, of(rnn, X).dtype) == (jnp.float32, jnp.bfloat16)
+    ids = np.zeros(X.shape, np.int32)  # An explicit dtype also casts integers.
+    assert of(rnn, ids).dtype == jnp.bfloat16
     half = make("RNN", GRUCell(UNITS), param_dtype=jnp.bfloat16, return_carry=True)
     assert half.params["gru_cell"]["gates"]["kernel"].dtype == jnp.bfloat16
     # The widest of both, as in Flax.
-    state, outputs = half(X)
+    state, outputs = of(half, X)
     assert outputs.dtype == state.dtype == jnp.float32
-    assert half(X.astype(jnp.bfloat16))[1].dtype == jnp.bfloat16
-
-
-def counts(params, inputs, state, key=None):
-    assert inputs.dtype == jnp.int32
-    state = state + jnp.sum(inputs, -1, keepdims=True).astype(state.dtype)
-    return state, state
-
-
-@pytest.mark.fast("InNnx")
-@both
-def test_integers_are_cast_to_an_explicit_dtype(make):
-    ids = jnp.asarray(np.arange(ROWS * TIME * DEPTH).reshape(X.shape), jnp.int32)
-    rnn = make("RNN", DropoutWrapper(LSTMCell(UNITS)), dtype=X.dtype, inputs=X)
-    same(rnn(ids), rnn(ids.astype(X.dtype)))
+    assert of(half, X.astype(jnp.bfloat16))[1].dtype == jnp.bfloat16
     with pytest.raises(ValueError, match="must be floating-point"):
-        make("RNN", LSTMCell(UNITS))(ids)
-    rnn = make("RNN", FunctionCell(counts, 1, 1), dtype=X.dtype, inputs=ids)
-    assert rnn(ids).dtype == X.dtype
+        half(ids)
 
 
 # Random numbers.
@@ -239,7 +191,7 @@ def draws(params, inputs, state, key=None):
 
 @pytest.mark.fast("None-InLinen", "False-InNnx")
 @both
-@pytest.mark.parametrize("declared", [None, True, False])
+@pytest.mark.parametrize("declared", [None, False])
 def test_the_key_of_a_call(declared, make):
     """A cell that declares nothing gets the keys that are there."""
     quiet = jnp.cumsum(X, 1)
@@ -299,14 +251,10 @@ def test_each_direction_has_its_own_key():
 def test_nnx_draws_from_its_own_stream():
     rnn = in_nnx("RNN", NOISY, DEPTH)
     run = nnx.jit(lambda rnn, x: rnn(x))
-    assert not jnp.allclose(run(rnn, X), run(rnn, X))
+    assert not np.allclose(run(rnn, X), run(rnn, X))
     rnn.eval()
     same(run(rnn, X), run(rnn, X))
-    rnn.train()
-    assert not jnp.allclose(run(rnn, X), run(rnn, X))
-    quiet = nnx.view(rnn, deterministic=True)
-    same(quiet(X), quiet(X))
-    same(nnx.view(quiet)(X), quiet(X))
+    same(nnx.view(in_nnx("RNN", NOISY, DEPTH), deterministic=True)(X), run(rnn, X))
     # In a closure of JAX the stream's count cannot change, but a key can be passed.
     closed = jax.jit(lambda x, key: rnn(x, rngs=key))
     same(closed(X, KEYS[0]), rnn(X, rngs=KEYS[0]))
@@ -335,7 +283,7 @@ LSTM, GRU = LSTMCell(UNITS, forget_bias=0.0), GRUCell(3)
 SIDE = [LSTM, MultiRNNCell([LSTM])]
 
 
-@pytest.mark.parametrize("axis_names", [None, AXES, {"bias": ("hidden",)}])
+@pytest.mark.parametrize("axis_names", [None, AXES])
 def test_variables_of_cells_are_those_that_init_makes(axis_names):
     for kind, cells in ("RNN", [LSTM]), ("StackBidirectional", [SIDE, SIDE]):
         module = getattr(jaxrnn.linen, kind)(*cells, axis_names=axis_names)
@@ -348,22 +296,11 @@ def test_variables_of_cells_are_those_that_init_makes(axis_names):
 def test_nnx_transformations_and_closures():
     rnn = in_nnx("RNN", LSTMCell(UNITS), DEPTH)
     loss = lambda rnn, x: jnp.sum(rnn(x, LENGTHS) ** 2)
-    want = loss(rnn, X)
-    same(nnx.jit(loss)(rnn, X), want)
+    want = nnx.jit(loss)(rnn, X)
     same(jax.jit(lambda x: loss(rnn, x))(X), want)  # nnx's own RNN raises here.
     graph, params, rest = nnx.split(rnn, nnx.Param, ...)
-    plain = jax.grad(lambda p: loss(nnx.merge(graph, p, rest), X))(params)
-    same(nnx.to_pure_dict(nnx.grad(loss)(rnn, X)), nnx.to_pure_dict(plain))
-
-
-@pytest.mark.slow
-def test_closures_of_other_transformations():
-    rnn = in_nnx("RNN", LSTMCell(UNITS), DEPTH)
-    loss = lambda x: jnp.sum(rnn(x, LENGTHS) ** 2)
-    same(jax.vmap(lambda x: rnn(x[None])[0])(X), rnn(X))
-    same(jax.checkpoint(loss)(X), loss(X))
-    zero = jnp.zeros((), X.dtype)
-    same(jax.lax.scan(lambda c, x: (c + loss(x), None), zero, X[None])[0], loss(X))
+    plain = jax.jit(jax.grad(lambda p: loss(nnx.merge(graph, p, rest), X)))(params)
+    same(nnx.to_pure_dict(nnx.jit(nnx.grad(loss))(rnn, X)), nnx.to_pure_dict(plain))
 
 
 # Weights that come from elsewhere.
@@ -374,23 +311,6 @@ def bound(cell, depth=DEPTH, seed=0):
     return cell.bind(drawn(cell, step, X.dtype, seed))
 
 
-def of_list(params, inputs, state, key=None):
-    *parts, (scale,) = params
-    shift = parts[10]["w"][None]
-    state = jnp.tanh(inputs @ parts[0]["w"] + scale * state) + shift
-    return state, state
-
-
-def init_list(key, inputs, dtype):
-    """More than ten entries, whose numbers sort otherwise as strings."""
-    kernel = jnp.full((DEPTH, UNITS), 0.5, dtype)
-    rest = [{"w": jnp.full((UNITS,), i, dtype)} for i in range(10)]
-    return [{"w": kernel}, *rest, (jnp.ones((), dtype),)]
-
-
-LECUN = jaxrnn.initializers.lecun_orthogonal()
-OTHER_INIT = LSTMCell(UNITS, forget_bias=0.0, initializer=LECUN)
-OF_LIST = FunctionCell(of_list, UNITS, UNITS, init_list)
 # Modules, and cells with weights that they take: without their dropout, with other
 # initializers, and in the lists of a converter.
 GIVEN = {
@@ -399,8 +319,6 @@ GIVEN = {
         [MultiRNNCell([DropoutWrapper(LSTM, 0.5), DropoutWrapper(GRU, 0.5)])],
         [bound(MultiRNNCell([LSTM, GRU]))],
     ),
-    "initializer": ("RNN", [MultiRNNCell([OTHER_INIT])], [bound(MultiRNNCell([LSTM]))]),
-    "lists": ("RNN", [OF_LIST], [bound(OF_LIST)]),
     "two_ways": ("Bidirectional", [LSTM, LSTM], [[bound(LSTM)], [bound(LSTM, seed=1)]]),
     "layers": (
         "StackBidirectional",
@@ -427,7 +345,7 @@ def test_modules_take_cells_with_weights(name):
 
 def test_parameters_of_cells_without_any_may_be_left_out():
     """As Flax's `flatten_dict` drops them, beside a cell with parameters."""
-    plain = sums(DEPTH)
+    plain = FunctionCell(draws, DEPTH, DEPTH, is_random=False)
     want, _ = jaxrnn.dynamic_rnn(plain.bind({}), X, dtype=X.dtype)
     for variables in ({}, {"params": {}}):
         same(jaxrnn.linen.RNN(plain).apply(variables, X), want)
@@ -449,7 +367,7 @@ def test_weights_are_kept_in_the_dtype_and_on_the_device_of_the_module():
 
 # Wrong arguments.
 
-OWN, MEMORY = bound(GRU), jaxrnn.DeltaMemoryCell(1, 2, 2)
+OWN = bound(GRU)
 linen, nnx_rnn = jaxrnn.linen, functools.partial(in_nnx, "RNN")
 
 
@@ -468,11 +386,8 @@ ALIVE, TWICE = X[..., 0] > 0, linen.Bidirectional(GRU, GRU)
 test_wrong_arguments = helpers.refusals([
     # Cells and options.
     (VALUE, "`cell`", lambda: nn.RNN(linen.Cell(NOISY)).init(KEYS[0], X)),
-    (TYPE, "`num_layers`", lambda: nnx_rnn(GRU, DEPTH, num_layers=2)),
     (TYPE, "`reverse`", lambda: nnx_rnn(GRU, DEPTH, reverse="no")(X)),
     (VALUE, "`axis_names", lambda: nnx_rnn(GRU, DEPTH, axis_names={"kernal": ("a",)})),
-    (TYPE, "`in_features`", lambda: nnx_rnn(GRU, "2")),
-    (VALUE, "`inputs`", lambda: nnx_rnn(MEMORY, 3)),
     # Arguments of a call.
     (VALUE, "`sequence_length`|`seq_lengths`", lambda: in_rnn(X, LENGTHS[None, None])),
     (VALUE, "`mask`", lambda: in_rnn(X[:, None], mask=ALIVE, time_major=True)),

@@ -11,7 +11,6 @@ import types
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from flax import nnx
 from helpers import assert_near, refusals
@@ -53,28 +52,22 @@ each_layer = pytest.mark.parametrize("name", LAYERS)
 one_is_fast = pytest.mark.fast("*GatedDeltaNet")
 
 
-def create(name, dtype=jnp.float64):
-    kind, rngs = getattr(jaxrnn.nnx, name.split()[-1]), nnx.Rngs(0)
-    init = lambda rngs: kind(DEPTH, **LAYERS[name], param_dtype=dtype, rngs=rngs)
-    return nnx.jit(init)(rngs)  # One program.
+def abstract(name, dtype=jnp.float64):
+    """A layer whose parameters have no values."""
+    kind, options = getattr(jaxrnn.nnx, name.split()[-1]), LAYERS[name]
+    options = options | {"param_dtype": dtype}
+    return nnx.eval_shape(lambda: kind(DEPTH, **options, rngs=nnx.Rngs(0)))
 
 
-@functools.cache
-def parts_of(name):
-    """The graph and the state of `make(name)`."""
-    layer = create(name)
+def make(name, dtype=jnp.float64):
+    """A layer with random parameters, which runs in chunks."""
+    layer = abstract(name, dtype)
     if name != "Mamba":
         layer.memory = dataclasses.replace(layer.memory, chunk_size=4)
+    draw = np.random.default_rng(1).normal
     graph, state = nnx.split(layer)
-    rng = np.random.default_rng(1)
-    noise = lambda x: np.asarray(x) + rng.normal(scale=0.1, size=x.shape)
-    return graph, jax.device_put(jax.tree.map(noise, state))
-
-
-def make(name):
-    """A layer that runs in chunks, with no parameter of 0, such as an initial bias."""
-    graph, state = parts_of(name)
-    return nnx.merge(graph, jax.tree.map(lambda x: x, state))
+    random = lambda x: draw(scale=0.5, size=x.shape).astype(x.dtype)
+    return nnx.merge(graph, jax.device_put(jax.tree.map(random, state)))
 
 
 def load(weights, layer, place=""):
@@ -108,27 +101,18 @@ def test_windows_give_what_one_call_gives(name):
             layer, x, state, mask=mask, resets=resets
         )
     )
-    want, last = of_window(layer, ROWS, None, mask, resets)
-    assert not any(np.any(leaf[1]) for leaf in jax.tree.leaves(last))
-    # Token by token, and the second half at once.
-    state, outputs = layer.zero_state(2, ROWS.dtype), []
-    for t in range(LENGTH + 1):
-        at = np.s_[:, t : t + 1] if t < LENGTH else np.s_[:, t:]
-        output, state = of_window(layer, ROWS[at], state, mask[at], resets[at])
-        outputs.append(output)
-    got = jnp.concatenate(outputs, axis=1), state
-    assert_near(got, (want, last), tolerance=1e-12)
 
+    def run_windows(size):
+        state, outputs = layer.zero_state(2, ROWS.dtype), []
+        for t in range(0, 2 * LENGTH, size):
+            at = np.s_[:, t : t + size]
+            output, state = of_window(layer, ROWS[at], state, mask[at], resets[at])
+            outputs.append(np.asarray(output))
+        return np.concatenate(outputs, axis=1), state
 
-@pytest.mark.slow
-@each_layer
-def test_documents_of_a_row_are_separate(name):
-    layer = make(name)
-    got, states = run(layer, ROWS, resets=RESETS)
-    want, lasts = run(layer, DOCUMENTS)
-    assert_near(got.reshape(want.shape), want, tolerance=1e-12)
-    assert_near(states, jax.tree.map(lambda x: x[1::2], lasts), tolerance=1e-12)
-    assert np.abs(want).max() > 0.1
+    tokens = run_windows(1)
+    assert not any(np.any(leaf[1]) for leaf in jax.tree.leaves(tokens[1]))
+    assert_near(run_windows(LENGTH), tokens, tolerance=1e-12)
 
 
 @one_is_fast
@@ -151,15 +135,13 @@ def test_a_step_of_training_on_packed_documents(name):
     evaluate = nnx.jit(nnx.value_and_grad(compute_loss, has_aux=True))
     got, want = (evaluate(layer, x) for x in (padded, ROWS))
     assert_near(jax.tree.leaves(got), jax.tree.leaves(want), tolerance=1e-9)
-    (loss, (outputs, state)), gradient = got
-    shorter, last = run(layer, ROWS[:, :end], resets=RESETS[:, :end])
-    assert_near(outputs[1, :end], shorter[1], tolerance=1e-12)
-    assert not outputs[1, end:].any()
-    of_row_1 = functools.partial(jax.tree.map, lambda x: x[1])
-    assert_near(of_row_1(state), of_row_1(last), tolerance=1e-12)
+    (loss, (outputs, _)), gradient = got
+    assert not np.any(outputs[1, end:])
     leaves = jax.tree.leaves(gradient)
     assert all(np.isfinite(x).all() and np.abs(x).max() > 1e-9 for x in leaves)
-    nnx.Optimizer(layer, optax.sgd(rate), wrt=nnx.Param).update(layer, gradient)
+    descend = lambda old, slope: np.asarray(old) - rate * np.asarray(slope)
+    new = jax.tree.map(descend, nnx.state(layer, nnx.Param), gradient)
+    nnx.update(layer, jax.device_put(new))
     fall = rate * sum(np.sum(np.square(x)) for x in leaves)
     (later, _), _ = evaluate(layer, padded)
     np.testing.assert_allclose(loss - later, fall, rtol=0.01)
@@ -222,32 +204,20 @@ def test_bfloat16(name):
 
 @each_layer
 def test_there_and_back(name):
-    """The argument does not change."""
-    layer, other = make(name), make(name)
+    """The argument may have no values, or values, which do not change."""
+    layer, zeros = make(name), make(name)
     weights = jaxrnn.convert.to_transformers(layer, at="mixer.")
     assert all(key.startswith("mixer.") for key in weights)
-    zeros = jax.tree.map(jnp.zeros_like, nnx.state(other, nnx.Param))
-    nnx.update(other, zeros)
-    loaded = load(weights | {"head": 1}, other, "mixer")
+    loaded = load(weights | {"head": 1}, abstract(name), "mixer")
     assert type(loaded) is type(layer)
-    assert nnx.graphdef(loaded) == nnx.graphdef(other)
     assert_near(nnx.state(loaded), nnx.state(layer), tolerance=0)
-    assert_near(nnx.state(other, nnx.Param), zeros, tolerance=0)
-
-
-@one_is_fast
-@each_layer
-def test_weights_for_a_layer_without_values(name):
-    layer, abstract = make(name), nnx.eval_shape(lambda: create(name))
-    weights = jaxrnn.convert.to_transformers(layer)
-    loaded = load(weights, abstract)
-    assert_near(nnx.state(loaded), nnx.state(layer), tolerance=0)
-    # Arrays of NumPy, also in the other order of bytes.
-    numpy = jax.tree.map(lambda x: np.zeros(x.shape), nnx.state(layer))
-    nnx.update(abstract, numpy)
+    nnx.update(zeros, jax.tree.map(lambda x: np.zeros(x.shape), nnx.state(zeros)))
+    # Arrays in the other order of bytes.
     foreign = {key: x.astype(x.dtype.newbyteorder()) for key, x in weights.items()}
-    loaded = load(foreign, abstract)
+    loaded = load(foreign, zeros, "mixer")
+    assert nnx.graphdef(loaded) == nnx.graphdef(layer)
     assert_near(nnx.state(loaded), nnx.state(layer), tolerance=0)
+    assert not any(np.any(x) for x in jax.tree.leaves(nnx.state(zeros)))
 
 
 @one_is_fast
@@ -298,15 +268,15 @@ def test_rows_and_time_divided_on_an_explicit_mesh(name):
 @each_layer
 def test_narrow_parameters(name):
     """Inputs in float32 widen the computation; gradients are finite at padding."""
-    layer = create(name, jnp.float16)
+    layer, x = make(name, jnp.float16), ROWS[:, :4]
 
     def compute_loss(layer, x):
         outputs, _ = call(layer, x, sequence_length=[2, 0])
         assert outputs.dtype == x.dtype
         return jnp.sum(outputs.astype(jnp.float32))
 
-    jax.eval_shape(compute_loss, layer, ROWS.astype(np.float32))
-    gradient = nnx.jit(nnx.grad(compute_loss))(layer, ROWS.astype(np.float16))
+    jax.eval_shape(compute_loss, layer, x.astype(np.float32))
+    gradient = nnx.jit(nnx.grad(compute_loss))(layer, x.astype(np.float16))
     leaves = jax.tree.leaves(gradient)
     assert all(np.isfinite(leaf.astype(np.float32)).all() for leaf in leaves)
 
@@ -317,14 +287,12 @@ def test_initial_values_are_the_authors():
         lambda rngs: kind(*args, **options, rngs=rngs)
     )(nnx.Rngs(0))
     layer = make(jaxrnn.nnx.Mamba2, 256, 256, 3, 4)
-    steps = jax.nn.softplus(layer.dt_bias[...])
+    steps = np.log1p(np.exp(layer.dt_bias[...]))
     assert 0.001 <= steps.min() < 0.0012
     assert 0.08 < steps.max() <= 0.1
-    rates = jnp.exp(layer.A_log[...])
+    rates = np.exp(layer.A_log[...])
     assert 1 <= rates.min() < 1.2
     assert 15.8 < rates.max() <= 16
-    kernel = layer.out_proj.kernel[...]
-    assert 0.99 < jnp.abs(kernel).max() * 32 <= 1
     layer = make(jaxrnn.nnx.RWKV7TimeMix, 6, 2, layer_index=1, num_layers=2)
     # For C = 6, N = 3 and layer_id 1 of 2: the ratios are 1 and 0.5.
     ns = np.arange(6)
@@ -356,60 +324,31 @@ def test_only_the_first_layer_of_a_file_of_rwkv7_has_unused_weights():
         load(save(later, at="blocks.1.att"), first, "blocks.1.att")
 
 
-OF_DELTA = {"hidden_act": "silu", "linear_key_head_dim": 3}
-OWN = CONFIGS | {
-    "GatedDeltaNet": OF_DELTA | {"model_type": "qwen3_next", "rms_norm_eps": 1e-6},
-    "KimiDeltaAttention": OF_DELTA
-    | {"model_type": "kimi_linear", "rms_norm_eps": 1e-5},
-}
-FALCON_H1 = {
-    "model_type": "falcon_h1",
-    "rms_norm_eps": 1e-5,
-    "mamba_d_state": 3,
-    "mamba_rms_norm": True,
-    "mamba_norm_before_gate": False,
-    "ssm_in_multiplier": 1.0,
-    "ssm_multipliers": [1.0, 1.0, 1.0, 1.0, 1.0],
-}
-ZAMBA2 = {"model_type": "zamba2", "time_step_min": 1e-3, "mamba_d_state": 3}
-OLMO_HYBRID = {"model_type": "olmo_hybrid", "linear_allow_neg_eigval": True}
+GATED = {"hidden_act": "silu", "model_type": "qwen3_next", "rms_norm_eps": 1e-6}
 # The layer, a change of its config, and the option that the message names. A layer
 # equals none of these modules, but has weights of the same names.
 FOREIGN = [
     ("Mamba", None, "config"),
-    (
-        "Mamba",
-        {"model_type": "falcon_mamba", "mixer_rms_eps": 1e-6},
-        "layer.norm_epsilon",
-    ),
-    ("Mamba", {"hidden_act": "relu"}, "hidden_act"),
+    ("Mamba", {"hidden_act": "relu"}, "config.hidden_act"),
     ("Mamba2", {"time_step_limit": (0.0, 0.1)}, "layer.time_step_limit"),
     ("Mamba2", {"layer_norm_epsilon": 1e-6}, "layer.norm_epsilon"),
-    ("Mamba2", ZAMBA2, "layer.time_step_limit"),
-    ("Mamba2", {"model_type": "nemotron_h"}, "config"),
-    ("Mamba2", FALCON_H1 | {"ssm_in_multiplier": 1.25}, "ssm_in_multiplier"),
-    ("Mamba2", FALCON_H1 | {"ssm_multipliers": [1.0] * 4 + [0.5]}, "ssm_multipliers"),
-    ("GatedDeltaNet", {"model_type": "jamba"}, "model_type"),
-    ("GatedDeltaNet", OLMO_HYBRID, "layer.norm_epsilon"),
-    ("GatedDeltaNet", {"linear_key_head_dim": 6}, "layer.key_size"),
-    ("KimiDeltaAttention", {"hidden_act": "gelu"}, "hidden_act"),
-    ("RWKV7TimeMix", {"model_type": "rwkv7"}, "config"),
+    ("GatedDeltaNet", GATED | {"model_type": "jamba"}, "config.model_type"),
+    ("GatedDeltaNet", GATED | {"linear_key_head_dim": 6}, "layer.key_size"),
 ]
 
 
-@pytest.mark.parametrize(("name", "change", "option"), FOREIGN)
-def test_options_that_a_layer_lacks_are_refused(name, change, option):
-    layer, weights = make(name), jaxrnn.convert.to_transformers(make(name))
-    config = change and OWN.get(name, {}) | change
-    place = option if "." in option or option == "config" else f"config.{option}"
+@pytest.mark.parametrize(("name", "change", "place"), FOREIGN)
+def test_options_that_a_layer_lacks_are_refused(name, change, place):
+    layer = make(name)
+    weights = jaxrnn.convert.to_transformers(layer)
+    config = change and CONFIGS.get(name, {}) | change
     with pytest.raises(ValueError, match=f"^`{re.escape(place)}` must"):
         jaxrnn.convert.from_transformers(weights, layer, config=config)
 
 
-@pytest.mark.parametrize("config", [*OWN.values(), CONFIGS["Mamba2"] | FALCON_H1])
-def test_configs_are_dicts_or_objects(config):
-    name = next((n for n, x in OWN.items() if x is config), "Mamba2")
-    layer, weights = make(name), jaxrnn.convert.to_transformers(make(name))
+def test_configs_are_dicts_or_objects():
+    layer, config = make("Mamba2"), CONFIGS["Mamba2"]
+    weights = jaxrnn.convert.to_transformers(layer)
     file = config | {"time_step_limit": [0.0, {"__float__": "Infinity"}]}
     for each in config, types.SimpleNamespace(**config), file:
         jaxrnn.convert.from_transformers(weights, layer, config=each)
@@ -428,12 +367,12 @@ def loaded(change, place="", **at):
 
 
 def called(*args, name="GatedDeltaNet", **marks):
-    return given(name)(*args, **marks)
+    return jax.eval_shape(lambda: given(name)(*args, **marks))
 
 
-def continued(rows=2, **leaves):
+def continued(**leaves):
     """A call with a wrong state."""
-    state = given("GatedDeltaNet").zero_state(rows, ROWS.dtype)
+    state = given("GatedDeltaNet").zero_state(2, ROWS.dtype)
     return called(ROWS, state._replace(**leaves))
 
 
@@ -444,30 +383,21 @@ test_refusals = refusals([
      lambda: loaded(OF_JAMBA)),
     (VALUE, "no A_log", lambda: load({"D": saved()["D"]}, given("Mamba"))),
     (VALUE, r"`D` must have shape \[16\]", lambda: loaded({"D": np.ones(3)})),
-    (TYPE, "`D` must be", lambda: loaded({"D": 1j * saved()["D"]})),
     (TYPE, "`layer` must be a layer of", lambda: load(saved(), nnx.Dropout(0.5))),
     (VALUE, "Check `at`, the name", lambda: loaded({}, "mixers", at="mixer")),
     # Arguments of a call.
     (VALUE, r"`inputs` must have shape \[any, any, 8\]", lambda: called(ROWS[..., :3])),
-    (TYPE, "Embed integer ids", lambda: called(np.ones((2, 3, DEPTH), int))),
     (VALUE, r"`state.*`sequence_length`", lambda: called(ROWS, [9, 16])),
-    (TYPE, r"`state` must.*`sequence_l", lambda: called(ROWS, jnp.asarray([9, 16]))),
     (VALUE, "`axis_name` must be", lambda: called(ROWS, axis_name="time")),
-    (TYPE, "Use `sequence_length`", lambda: called(ROWS, lengths=[3, 4])),
-    (VALUE, "`mask` must", lambda: called(ROWS, mask=RESETS, sequence_length=[3, 4])),
     (VALUE, "`first_values` must", lambda: called(ROWS, name="later RWKV7TimeMix")),
     # Parts of a state.
-    (VALUE, r"`state\.past_inputs`.*have 2 rows", lambda: continued(3)),
     (VALUE, r"`state\.past_inputs`", lambda: continued(past_inputs=np.ones((2, 7)))),
     (VALUE, r"`state\.cell_state`", lambda: continued(cell_state=np.ones((2, 7)))),
-    (VALUE, "`batch_size` must", lambda: given("Mamba").zero_state(-2, "f4")),
     # Options.
     (VALUE, "`dtype` must", lambda: jaxrnn.nnx.Mamba(8, dtype=jnp.int32, **OPTIONS)),
-    (TYPE, r"`rngs` must be nnx\.Rngs", lambda: jaxrnn.nnx.Mamba(8, rngs=0)),
     # Gradients at padding, where the norm reads zeros, would be NaN.
     (VALUE, "`norm_epsilon` must be in",
      lambda: jaxrnn.nnx.GatedDeltaNet(8, 2, 3, 4, norm_epsilon=0, **OPTIONS)),
     (VALUE, "`num_heads` must divide `in_features`", lambda: rwkv(8, 3, **OPTIONS)),
     (VALUE, "`layer_index` must be", lambda: rwkv(8, 2, layer_index=3, **OPTIONS)),
-    (TYPE, "`ranks` must be four", lambda: rwkv(8, 2, ranks=(3,), **OPTIONS)),
 ])  # fmt: skip
