@@ -67,7 +67,13 @@ def make(name, dtype=jnp.float64):
     draw = np.random.default_rng(1).normal
     graph, state = nnx.split(layer)
     random = lambda x: draw(scale=0.5, size=x.shape).astype(x.dtype)
-    return nnx.merge(graph, jax.device_put(jax.tree.map(random, state)))
+    layer = nnx.merge(graph, jax.tree.map(random, state))
+    # Near the authors' initial values: a wrong step leaves no gradient.
+    for key, mean in {"A_log": 2.5, "dt_bias": -6}.items():
+        if hasattr(layer, key):
+            getattr(layer, key)[...] += mean
+    nnx.update(layer, jax.device_put(nnx.state(layer)))
+    return layer
 
 
 def load(weights, layer, place=""):
@@ -122,7 +128,7 @@ def test_a_step_of_training_on_packed_documents(name):
 
     Padding has no effect, even if it is NaN; outputs there are 0.
     """
-    layer, rate, end = make(name), 1e-5, LENGTH + 3
+    layer, rate, end = make(name), 1e-6, LENGTH + 3
     targets = np.random.default_rng(2).normal(size=ROWS.shape)
     padded = np.array(ROWS)
     padded[1, end:] = np.nan
