@@ -37,13 +37,11 @@ CELLS = {
     "coupled-full": bound(COUPLED(UNITS, **PARTS, forget_bias=0.3, num_unit_shards=2)),
     "basic-relu": bound(BASIC(UNITS, activation="relu")),
     "lite-lstm": bound(LITE(UNITS, **FULL)),
-    "dropout": bound(jaxrnn.DropoutWrapper(LSTM(UNITS), output_keep_prob=1.0)),
     "stack": bound(MULTI([LSTM(4, num_proj=2), BASIC(5), LITE(3)])),
     "shared": bound(MULTI([LSTM(DEPTH)] * 2)),
     "both-lstm": both(LSTM(UNITS)),
     "both-coupled": both(COUPLED(UNITS, **PARTS)),
     "one-coupled": (bound(COUPLED(UNITS, True)), bound(LSTM(UNITS))),
-    "both-differ": (bound(LSTM(2, use_peepholes=True)), bound(LSTM(2, num_proj=2))),
     "both-stack": (
         [bound(LSTM(4)), bound(LSTM(2), 8), bound(BASIC(2), 4)],
         [bound(LSTM(4), seed=2), bound(LSTM(2), 8, 3), bound(BASIC(1), 4)],
@@ -124,7 +122,7 @@ def test_a_dense_layer_on_each_step(name):
 
 
 X = data()
-NARROW, WIDE, CLIPS = bound(LSTM(2)), bound(LSTM(5)), bound(LSTM(2, cell_clip=1))
+NARROW, WIDE = bound(LSTM(2)), bound(LSTM(5))
 OTHER = bound(MULTI([BASIC(3), jaxrnn.GRUCell(3)]))
 ANY = jax.ShapeDtypeStruct((*jax.export.symbolic_shape("b"), 2, 3), F32)
 DENSE = {"dense": (X[0], X[0, 0])}  # `test_onnx.py` has more.
@@ -134,22 +132,14 @@ def call(cells, inputs=X, **options):
     return lambda: to_tflite_operators(cells, inputs, **options)
 
 
-of_params = lambda params: call(NARROW.cell.bind(params))()
 test_refusals = helpers.refusals(
     [
         (ValueError, "`cells` must", call(bound(jaxrnn.GRUCell(DEPTH)))),
         (ValueError, r"`cells.cells\[1\]` must", call(OTHER)),
         (TypeError, "float32", call(helpers.bound(LSTM(UNITS)))),
-        (ValueError, "`cells", call(bound(COUPLED(2, layer_norm=True)))),
         (ValueError, r"`cells_bw\[0\]` must", call(([NARROW], [WIDE]))),
-        (ValueError, "cell_clip", call((NARROW, CLIPS))),
         (TypeError, "`inputs` must", call(NARROW, X.astype(np.float64))),
         (ValueError, "`inputs` must", call(NARROW, ANY)),
         (ValueError, r"`dense.kernel` must", call(NARROW, **DENSE)),
-        (
-            TypeError,
-            r"`cells\.params",
-            lambda: jax.eval_shape(of_params, NARROW.params),
-        ),
     ]
 )
