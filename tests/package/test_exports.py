@@ -1,6 +1,5 @@
 """The public names and modules: what they hold, what they load, and where they are."""
 
-import ast
 import inspect
 import json
 import operator
@@ -197,30 +196,6 @@ def test_the_layers_of_imports_hold_all_folders():
     found = {path.parent.name for path in ROOT.glob("jaxrnn/*/__init__.py")}
     found |= {path.stem for path in ROOT.glob("jaxrnn/*.py")} - {"__init__"}
     assert {*re.findall(r"jaxrnn\.(\w+)", " ".join(layers))} == found
-
-
-def test_no_cell_imports_a_cell_and_no_wrapper_a_wrapper():
-    nodes = imports_of("__init__")
-    files = {node.module for node in nodes if any(map(is_cell, node.names))}
-    assert "_cells.lstm" in files
-    for file in files:
-        folder = file.split(".")[0]
-        for node in imports_of(file):
-            names = [node.module, *(alias.name for alias in node.names)]
-            imported = {f"{folder}.{name}" for name in names if node.level == 1}
-            assert imported & files == set(), file
-
-
-def imports_of(module):
-    path = ROOT / "jaxrnn" / f"{module.replace('.', '/')}.py"
-    nodes = ast.walk(ast.parse(path.read_text()))
-    return [node for node in nodes if isinstance(node, ast.ImportFrom)]
-
-
-def is_cell(alias):
-    value = getattr(jaxrnn, alias.asname or alias.name)
-    is_class = inspect.isclass(value) and issubclass(value, jaxrnn.RNNCell)
-    return is_class and not inspect.isabstract(value)
 
 
 PROGRAM = f"""
