@@ -16,6 +16,8 @@ import pytest
 import run_page
 from helpers import assert_near, usual_promotion
 
+import jaxrnn
+
 ROOT = pathlib.Path(__file__).parents[2]
 GOLDEN = ROOT / "tests" / "golden"
 # Pages that need other packages: `tests/compilers` runs them.
@@ -220,43 +222,12 @@ def test_the_list_has_the_current_heading_and_first_sentence_of_every_page(exten
     assert {page for page in pages if not page.startswith("_")} - listed == {"index.md"}
 
 
-SIGNATURES = [
-    # A function, whose types are those of the source.
-    ("jaxrnn.dynamic_rnn", "sequence_length: Lengths | None = None, initial"),
-    # Fields with checks.
-    ("jaxrnn.LSTMCell", "(num_units: int, use_peepholes: bool = False"),
-    # Defaults that are functions.
-    ("jaxrnn.Stage", "kernel: Initializer = glorot_uniform"),
-    # Arguments that are no attributes, without those that Flax adds.
-    ("jaxrnn.linen.RNN", "(cell: RNNCell[State], *, time_major: bool = False"),
-]
-
-
-@pytest.mark.parametrize(("path", "part"), SIGNATURES)
-def test_a_signature_has_the_types_of_the_source(reference, path, part):
-    value = pkgutil.resolve_name(path)
-    kind = "class" if inspect.isclass(value) else "function"
-    assert part in reference.write_signature(None, kind, path, value)[0]
-
-
-MEMBERS = [
-    # The sizes of a cell, without what drivers call.
-    ("jaxrnn.LSTMCell", {"output_size", "state_size"}),
-    # The methods of a private base class.
-    ("jaxrnn.nnx.Bidirectional", {"__call__", "get_cells", "set_cells", "set_view"}),
-    # No methods that JAX calls on a pytree.
-    ("jaxrnn.memory.Recompute", set()),
-]
-
-
-@pytest.mark.parametrize(("path", "names"), MEMBERS)
-def test_a_page_describes_what_no_public_base_class_describes(reference, path, names):
-    assert {each.name for each in reference.members(path)} == names
-
-
-def test_a_page_says_which_base_class_describes_an_argument(reference):
-    text = reference.page_of("jaxrnn.GRUCell")
-    assert "`jaxrnn.RNNCell` describes `reuse`, `name`, `dtype`." in text
+def test_signatures_and_members_of_a_page(reference):
+    value = jaxrnn.dynamic_rnn
+    text = reference.write_signature(None, "function", "jaxrnn.dynamic_rnn", value)[0]
+    assert "sequence_length: Lengths | None = None, initial" in text
+    names = {each.name for each in reference.members("jaxrnn.nnx.Bidirectional")}
+    assert names == {"__call__", "get_cells", "set_cells", "set_view"}
 
 
 LINKS = [
@@ -272,12 +243,6 @@ def test_links_to_rows_of_tables_lead_to_pages(reference, page, link, target):
     source = [f"{file.read_text()}\n[A link.]({link})\n"]
     reference.link_names(None, page, source)
     assert source[0].endswith(f"\n[A link.]({target})\n")
-
-
-def test_rows_of_tables_lead_to_pages(reference):
-    source = [(reference.API / "contrib.md").read_text()]
-    reference.link_names(None, "api/contrib", source)
-    assert "| [`dynamic_rnn`](#jaxrnn.lite.dynamic_rnn) | Runs `cell` over" in source[0]
 
 
 def test_every_argument_has_a_text(reference):
