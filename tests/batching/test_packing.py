@@ -96,17 +96,6 @@ def test_a_number_belongs_to_each_step_of_its_sequence():
     np.testing.assert_array_equal(ends, [5, 0, 4, 1, 0, 2])  # The second is empty.
 
 
-def test_constants_are_packed_while_a_function_is_traced():
-    constant, lengths = jnp.asarray(X), jnp.asarray(N)
-
-    def run(scale):
-        packed = pack_sequences(constant, lengths)
-        return packed.unpack(scale * packed.inputs)
-
-    got = jax.jit(run)(jnp.float32(2))
-    np.testing.assert_array_equal(got, 2 * zeroed(X))
-
-
 # The records of a pipeline.
 
 LENGTHS = [3, 1, 4, 0, 2, 5, 1, 1, 2, 5, 3, 0, 4, 4, 1, 2]

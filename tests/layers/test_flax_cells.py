@@ -157,51 +157,22 @@ KEY = jax.random.key(0)
 # Bridges between linen and nnx, and tables, for every module.
 
 LSTM, GRU = LSTMCell(UNITS), GRUCell(3)
-SIZES = {"num_heads": 2, "key_size": 3, "value_size": 4}
 STATE = LSTM.zero_state(ROWS, X.dtype)
-# The cells of each module, its options, and the arguments of a call.
+# The cells of each module, and the arguments of a call.
 OF_CELLS = {
-    "RNN": ([LSTM], {}, [X]),
-    "Bidirectional": ([LSTM, GRU], {}, [X]),
-    "StackBidirectional": ([[LSTM, GRU], [GRU, LSTM]], {}, [X]),
-    "Cell": ([LSTM], {}, [STATE, X[:, 0]]),
+    "RNN": ([LSTM], [X]),
+    "Bidirectional": ([LSTM, GRU], [X]),
+    "StackBidirectional": ([[LSTM, GRU], [GRU, LSTM]], [X]),
+    "Cell": ([LSTM], [STATE, X[:, 0]]),
 }
-LAYERS = {
-    "GatedDeltaNet": SIZES,
-    "KimiDeltaAttention": SIZES,
-    "Mamba": {},
-    "Mamba2": SIZES,
-    "RWKV7TimeMix": {"num_heads": 2},
-}
-GIVEN = OF_CELLS | {name: ([], options, [X]) for name, options in LAYERS.items()}
-EXPORTED = {name: getattr(jaxrnn.nnx, name) for name in jaxrnn.nnx.__all__}
-MODULES = [
-    name
-    for name, value in EXPORTED.items()
-    if isinstance(value, type) and issubclass(value, nnx.Module)
-]
-
-
-class Model(nn.Module):
-    """A model of linen with a module of nnx."""
-
-    name_of_module: str
-
-    @nn.compact
-    def __call__(self, *given):
-        cells, options, _ = GIVEN[self.name_of_module]
-        kind = EXPORTED[self.name_of_module]
-        rnn = nnx.bridge.to_linen(kind, *cells, DEPTH, **options, name="rnn")
-        return rnn(*given)
 
 
 @pytest.mark.fast("RNN")
-@pytest.mark.parametrize("name", MODULES)
-def test_every_module_of_nnx_in_linen(name):
-    """At the top level, where a module's attributes are the names of variables."""
-    (cells, options, given), kind = GIVEN[name], EXPORTED[name]
-    own = kind(*cells, DEPTH, **options, rngs=nnx.Rngs(0))
-    linen = nnx.bridge.to_linen(kind, *cells, DEPTH, **options)
+@pytest.mark.parametrize("name", OF_CELLS)
+def test_every_module_in_the_other_library(name):
+    (cells, given), kind = OF_CELLS[name], getattr(jaxrnn.nnx, name)
+    own = kind(*cells, DEPTH, rngs=nnx.Rngs(0))
+    linen = nnx.bridge.to_linen(kind, *cells, DEPTH)
     want, params = own(*given), nnx.to_pure_dict(nnx.state(own, nnx.Param))
     variables = linen.init(KEY, *given)
     assert list(variables) == ["params"]
@@ -209,11 +180,11 @@ def test_every_module_of_nnx_in_linen(name):
         jnp.shape, params
     )
     same(linen.apply({"params": params}, *given), want)
-    model = Model(name)
-    structure = jax.tree.structure(model.init(KEY, *given))
-    variables = {"params": {"rnn": params}}
-    assert jax.tree.structure(variables) == structure
-    same(jax.jit(model.apply)(variables, *given), want)
+    linen = getattr(jaxrnn.linen, name)(*cells)
+    module = nnx.bridge.ToNNX(linen, rngs=nnx.Rngs(0))
+    nnx.bridge.lazy_init(module, *given)
+    params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
+    same(module(*given), linen.apply({"params": params}, *given))
 
 
 def test_dropout_in_linen():
@@ -227,16 +198,3 @@ def test_dropout_in_linen():
     run = lambda i: linen.apply(variables, X, rngs={"dropout": jax.random.key(i)})
     same(run(1), run(1))
     assert not np.allclose(run(1), run(2))
-
-
-@pytest.mark.fast("Cell")
-@pytest.mark.parametrize("name", OF_CELLS)
-def test_every_module_of_linen_in_nnx(name):
-    cells, _, given = OF_CELLS[name]
-    linen = getattr(jaxrnn.linen, name)(*cells)
-    module = nnx.bridge.ToNNX(linen, rngs=nnx.Rngs(0))
-    nnx.bridge.lazy_init(module, *given)
-    params = nnx.to_pure_dict(nnx.state(module, nnx.Param))
-    want = linen.apply({"params": params}, *given)
-    same(module(*given), want)
-    same(nnx.jit(lambda module, *given: module(*given))(module, *given), want)

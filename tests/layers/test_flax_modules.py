@@ -11,7 +11,6 @@ import pytest
 from cases import CASES
 from flax import nnx
 from flax.errors import InvalidRngError, TraceContextError
-from flax.traverse_util import flatten_dict, unflatten_dict
 from flax_modules import (
     DEPTH,
     ROWS,
@@ -341,19 +340,6 @@ def test_modules_take_cells_with_weights(name):
         same(jax.tree.leaves(got), jax.tree.leaves(given), rtol=0)
         cells = jax.tree.leaves(got, is_leaf=lambda leaf: hasattr(leaf, "params"))
         assert [bound.cell for bound in cells] == jax.tree.leaves(own)
-
-
-def test_parameters_of_cells_without_any_may_be_left_out():
-    """As Flax's `flatten_dict` drops them, beside a cell with parameters."""
-    plain = FunctionCell(draws, DEPTH, DEPTH, is_random=False)
-    want, _ = jaxrnn.dynamic_rnn(plain.bind({}), X, dtype=X.dtype)
-    for variables in ({}, {"params": {}}):
-        same(jaxrnn.linen.RNN(plain).apply(variables, X), want)
-    module = jaxrnn.linen.StackBidirectional([GRU], [plain])
-    variables = module.init(KEYS[0], X)
-    dropped = unflatten_dict(flatten_dict(variables))
-    assert jax.tree.structure(dropped) != jax.tree.structure(variables)
-    same(module.apply(dropped, X), module.apply(variables, X))
 
 
 def test_weights_are_kept_in_the_dtype_and_on_the_device_of_the_module():
