@@ -160,16 +160,6 @@ def test_arrays_are_copied_and_new_in_each_batch():
     assert firsts == [[0, 1], [2, 3], [4, 5]]
 
 
-class Indexable:
-    """Records with a length and indices, and nothing else."""
-
-    def __len__(self):
-        return len(RECORDS)
-
-    def __getitem__(self, i):
-        return RECORDS[i]
-
-
 def grain_iterator():
     """Shuffled anew in each epoch, and one of two processes' part."""
     dataset = grain.MapDataset.source(RECORDS).seed(3).shuffle()[0::2].repeat(3)
@@ -183,8 +173,12 @@ def batches_of(source):
     return packed_batches(source(), 2, 6, sequences=5)
 
 
-@pytest.mark.fast("Indexable")
-@pytest.mark.parametrize("source", [Indexable, grain_iterator])
+def in_memory():
+    return RECORDS
+
+
+@pytest.mark.fast("in_memory")
+@pytest.mark.parametrize("source", [in_memory, grain_iterator])
 def test_resumes_at_every_batch(source):
     batches = batches_of(source)
     states, want = [json.dumps(batches.get_state())], []

@@ -156,11 +156,10 @@ def test_each_cell_there_and_back(name):
 
 
 def test_what_lies_beside_the_cell_is_ignored():
-    """Also beside a cell without its own scope, and slots of a memory layer."""
+    """Also slots of a memory layer."""
     slots = {"memory_layer/kernel/Adam": np.ones(1), "memory_layer_1/kernel": 1}
     for cell, scope, beside in (
         (contrib.UGRNNCell(3), "rnn", {"rnn/dense/kernel": 1}),
-        (contrib.HighwayWrapper(LSTMCell(3)), "rnnlm", {"rnnlm/output_w": 1}),
         (LUONG, "decoder", slots),
     ):
         variables = to_tf1(bound(cell), at=scope)

@@ -1,6 +1,5 @@
 """The code of pages runs as they say, links lead somewhere, the reference is whole."""
 
-import ast
 import concurrent.futures
 import importlib
 import inspect
@@ -56,40 +55,6 @@ def test_page(page, pages, fast_to_compile):
 def test_the_readme_in_this_process(users_settings):
     """A process of its own would import all packages again."""
     assert run_page.run("README.md", (ROOT / "README.md").read_text()) == 1
-
-
-# What only a clone holds, and the pages about data in a clone, which say so.
-OF_A_CLONE = {
-    path.stem
-    for folder in (".", "tests", "tests/docs", "examples")
-    for path in (ROOT / folder).iterdir()
-} - {"jaxrnn"}
-IN_A_CLONE = {"docs/tutorials/japanese_vowels.md", "docs/recipes/forecasting.md"}
-
-
-def needed_of_a_clone(code):
-    """The modules that a block imports, and the files that it reads, from a clone."""
-    nodes = [*ast.walk(ast.parse(code))]
-    names = [
-        alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names
-    ]
-    names += [n.module for n in nodes if isinstance(n, ast.ImportFrom)]
-    yield from (name for name in names if name.partition(".")[0] in OF_A_CLONE)
-    texts = [n.value for n in nodes if isinstance(n, ast.Constant)]
-    is_path = lambda text: isinstance(text, str) and "/" in text
-    yield from (text for text in filter(is_path, texts) if (ROOT / text).is_file())
-
-
-def test_pages_run_without_a_clone():
-    needed = {
-        str(page): found
-        for page in PAGES
-        if page.parts[0] != "examples"
-        for block in run_page.BLOCK.finditer((ROOT / page).read_text())
-        if (found := [*needed_of_a_clone(block["code"])])
-    }
-    assert needed.keys() == IN_A_CLONE
-    assert all("clone" in (ROOT / page).read_text() for page in IN_A_CLONE)
 
 
 def test_the_page_for_pytorch_gives_the_results_of_pytorch():

@@ -9,7 +9,6 @@ import re
 import subprocess
 import sys
 import tomllib
-import typing
 
 import chex
 import jax
@@ -19,7 +18,6 @@ from cases import CASES
 from helpers import drawn
 
 import jaxrnn
-from jaxrnn import convert
 
 ROOT = pathlib.Path(__file__).parents[2]
 LOADED_LATER = "contrib convert decode export extend initializers lite testing typing"
@@ -129,21 +127,6 @@ def test_public_names_show_a_public_module_which_names_them(module):
         assert "._" not in getattr(value, "__module__", ""), name
         is_named = f"`{name}`" in module.__doc__ or module is jaxrnn.testing
         assert is_named or inspect.ismodule(value), name
-
-
-OVERLOADED = [jaxrnn.dynamic_rnn, jaxrnn.linen.RNN.__call__, convert.from_flax]
-OVERLOADED += [convert.from_keras, convert.from_onnx, convert.from_tf1]
-OVERLOADED += [convert.from_torch]
-
-
-@pytest.mark.parametrize("function", OVERLOADED)
-def test_overloads_have_the_arguments_of_the_function(function):
-    function = inspect.unwrap(function)
-    overloads = typing.get_overloads(function)
-    assert len(overloads) > 1
-    for each in overloads:
-        names = [*inspect.signature(each).parameters]
-        assert names == [*inspect.signature(function).parameters]
 
 
 def test_a_star_brings_all_names_and_no_module_but_memory():
