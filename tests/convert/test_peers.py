@@ -183,11 +183,9 @@ MIXED = [lambda: hk.GRU(2), lambda: hk.LSTM(4), lambda: hk.GRU(3, name="top")]
 MAKE = {
     "haiku-rnn": lambda: haiku(lambda: hk.VanillaRNN(4)),
     "haiku-rnn_one_bias": lambda: haiku(lambda: hk.VanillaRNN(4, double_bias=False)),
-    "haiku-stack": lambda: haiku(lambda: hk.LSTM(2), lambda: hk.LSTM(3)),
     "haiku-mixed": lambda: haiku(*MIXED, names=["gru", "lstm", "top"]),
     "haiku-conv": haiku_conv,
     "equinox-lstm_no_bias": lambda: equinox(("LSTMCell", DEPTH, 4, False)),
-    "equinox-gru_no_bias": lambda: equinox(("GRUCell", DEPTH, 4, False)),
     "equinox-stack": lambda: equinox(("GRUCell", DEPTH, 2), ("LSTMCell", 2, 4)),
 }
 MAKE |= {f"linen-{case}": functools.partial(linen, case) for case in FLAX}

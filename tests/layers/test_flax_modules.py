@@ -357,8 +357,8 @@ OWN = bound(GRU)
 linen, nnx_rnn = jaxrnn.linen, functools.partial(in_nnx, "RNN")
 
 
-def in_rnn(*args, cell=GRU, time_major=False, **kwargs):
-    return nnx_rnn(cell, DEPTH, time_major=time_major)(*args, **kwargs)
+def in_rnn(*args, cell=GRU, **kwargs):
+    return nnx_rnn(cell, DEPTH)(*args, **kwargs)
 
 
 def set_cells(cell):
@@ -372,16 +372,13 @@ ALIVE, TWICE = X[..., 0] > 0, linen.Bidirectional(GRU, GRU)
 test_wrong_arguments = helpers.refusals([
     # Cells and options.
     (VALUE, "`cell`", lambda: nn.RNN(linen.Cell(NOISY)).init(KEYS[0], X)),
-    (TYPE, "`reverse`", lambda: nnx_rnn(GRU, DEPTH, reverse="no")(X)),
     (VALUE, "`axis_names", lambda: nnx_rnn(GRU, DEPTH, axis_names={"kernal": ("a",)})),
     # Arguments of a call.
     (VALUE, "`sequence_length`|`seq_lengths`", lambda: in_rnn(X, LENGTHS[None, None])),
-    (VALUE, "`mask`", lambda: in_rnn(X[:, None], mask=ALIVE, time_major=True)),
     (TYPE, "`mask=`", lambda: in_rnn(X, ALIVE)),
     (TYPE, "`rngs`", lambda: in_rnn(X, cell=NOISY, rngs=3)),
     # Cells with weights, and what belongs to Flax.
     (VALUE, "kernel", lambda: set_cells(bound(GRU, 3))),
-    (VALUE, "1 bound cell", lambda: linen.RNN(GRU).variables_of(OWN, OWN)),
     (VALUE, "direction", lambda: TWICE.variables_of(OWN)),
     (TYPE, "`get_cells", lambda: to_tf1(nnx_rnn(GRU, DEPTH))),
     (TYPE, "`module`", lambda: linen.as_cell(nn.Dense(3))),

@@ -188,7 +188,7 @@ def divided(tree, mesh):
 @pytest.mark.slow
 @each_layer
 def test_bfloat16(name):
-    """Also token by token; the memory runs in float32."""
+    """The memory runs in float32."""
     layer = make(name)
     want, _ = run(layer, DOCUMENTS)
     layer.dtype = jnp.bfloat16
@@ -198,14 +198,9 @@ def test_bfloat16(name):
     got, last = run(layer, x)
     assert got.dtype == jnp.bfloat16
     assert last.cell_state.dtype == jnp.float32
-    state, outputs = layer.zero_state(len(x), x.dtype), []
+    state = layer.zero_state(len(x), x.dtype)
     assert jax.tree.map(jax.typeof, state) == jax.tree.map(jax.typeof, last)
-    for t in range(LENGTH):
-        output, state = run(layer, x[:, t : t + 1], state)
-        outputs.append(output)
-    scale = np.abs(want).max()
-    for result in got, jnp.concatenate(outputs, axis=1):
-        assert np.abs(result.astype(float) - want).max() < 0.05 * scale
+    assert np.abs(got.astype(float) - want).max() < 0.05 * np.abs(want).max()
 
 
 @each_layer

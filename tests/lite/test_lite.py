@@ -42,7 +42,6 @@ def split_rnn(params):
 FULL = {"use_peepholes": True, "cell_clip": 0.6, "num_proj": 2, "proj_clip": 0.3}
 FULL |= {"forget_bias": 0.5, "state_is_tuple": False, "activation": "softsign"}
 TWINS = {
-    "lstm": (lite.TFLiteLSTMCell(3), LSTMCell(3), split_lstm),
     "lstm_full": (lite.TFLiteLSTMCell(3, **FULL), LSTMCell(3, **FULL), split_lstm),
     "rnn_relu": (lite.TfLiteRNNCell(3, "relu"), BasicRNNCell(3, "relu"), split_rnn),
 }

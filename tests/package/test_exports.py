@@ -129,14 +129,6 @@ def test_public_names_show_a_public_module_which_names_them(module):
         assert is_named or inspect.ismodule(value), name
 
 
-def test_a_star_brings_all_names_and_no_module_but_memory():
-    exec("from jaxrnn import *", names := {})  # `jaxrnn.nnx` is loaded, as above.
-    assert {n for n, v in names.items() if inspect.ismodule(v)} == {"memory"}
-    public = {n for n, v in vars(jaxrnn).items() if not inspect.ismodule(v)}
-    public = {n for n in public if not n.startswith("_")} | {"memory"}
-    assert names.keys() - {"__builtins__"} == public
-
-
 # Pickles that name a class or function survive a move of private files.
 def test_pickles_refer_to_no_private_module():
     x = jnp.ones((2, 3, 4))
