@@ -196,14 +196,6 @@ def test_reads_a_checkpoint_and_names_with_the_number_of_their_output():
     assert_same(load(numbered), cell)
 
 
-def test_names_of_cudnn():
-    """As `tf.contrib.cudnn_rnn` has them; `CudnnLSTM` adds no forget bias."""
-    name = "a/rnn/multi_rnn_cell/cell_0/cudnn_compatible_lstm_cell"
-    arrays = {f"{name}/kernel": np.ones((7, 16)), f"{name}/bias": np.ones(16)}
-    lstm = LSTMCell(4, forget_bias=0, name="cudnn_compatible_lstm_cell")
-    there_and_back(arrays, MultiRNNCell([lstm]), "a/rnn")
-
-
 def test_a_cell_at_two_places():
     """It is saved at both, as if two cells had the same parameters."""
     shared = MultiRNNCell([ResidualWrapper(GRUCell(3, "relu"))] * 2)

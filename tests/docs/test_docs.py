@@ -195,19 +195,11 @@ def test_signatures_and_members_of_a_page(reference):
     assert names == {"__call__", "get_cells", "set_cells", "set_view"}
 
 
-LINKS = [
-    ("guide/cells", "../api/jaxrnn.md#LSTMCell", "#jaxrnn.LSTMCell"),
-    ("api/jaxrnn", "#RNNCell", "#jaxrnn.RNNCell"),
-    ("guide/cells", "../api/contrib.md#attention", "../api/contrib.md#attention"),
-]
-
-
-@pytest.mark.parametrize(("page", "link", "target"), LINKS)
-def test_links_to_rows_of_tables_lead_to_pages(reference, page, link, target):
-    file = ROOT / "docs" / f"{page}.md"
-    source = [f"{file.read_text()}\n[A link.]({link})\n"]
-    reference.link_names(None, page, source)
-    assert source[0].endswith(f"\n[A link.]({target})\n")
+def test_links_to_rows_of_tables_lead_to_pages(reference):
+    page = ROOT / "docs/guide/cells.md"
+    source = [f"{page.read_text()}\n[A link.](../api/jaxrnn.md#LSTMCell)\n"]
+    reference.link_names(None, "guide/cells", source)
+    assert source[0].endswith("\n[A link.](#jaxrnn.LSTMCell)\n")
 
 
 def test_every_argument_has_a_text(reference):

@@ -153,13 +153,6 @@ def test_results_of_the_function(name, tensorflow):
 
 
 @pytest.mark.slow
-def test_random_numbers_are_missing(tensorflow):
-    with pytest.raises(Exception) as caught:  # noqa: PT011
-        to_tflite(DECODERS["sample"], *START)
-    assert "use `to_stablehlo`" in str(caught.value.__notes__)
-
-
-@pytest.mark.slow
 def test_smaller_files_lose_accuracy(tensorflow):
     cell, x = jaxrnn.LSTMCell(128), helpers.draw(2, 20, 64, dtype=np.float32)
     cell = cell.bind(cell.init(jax.random.key(0), x[:, 0]))

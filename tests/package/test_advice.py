@@ -22,7 +22,6 @@ from helpers import usual_promotion
 
 import jaxrnn
 from jaxrnn import GRUCell, LSTMCell, LSTMStateTuple, convert, dynamic_rnn
-from jaxrnn.memory import Recompute
 
 F32, C64 = jnp.float32, jnp.complex64
 X = np.ones((4, 5, 3), np.float32)
@@ -40,7 +39,6 @@ run = functools.partial(dynamic_rnn, dtype=F32)
 gru = functools.partial(run, GRU, X)
 two_ways = functools.partial(jaxrnn.bidirectional_dynamic_rnn, GRU, GRU, X)
 lite = functools.partial(jaxrnn.lite.dynamic_rnn, GRU, dtype=F32)
-plan = functools.partial(jaxrnn.memory_plan, LSTM, X, dtype=F32)
 
 
 def cell_of(step, state_size=3, output_size=3, **options):
@@ -83,7 +81,6 @@ def decoded(state):
 
 LONGER = cell_of(lambda x, s: (x, jnp.concatenate([x, s], 1))).bind({})
 ROTATING = cell_of(lambda x, s: (x, s.astype(C64))).bind({})
-NOISY = jaxrnn.DropoutWrapper(GRUCell(2), 0.5)
 COMPLEX = GRU.cell.bind(jax.tree.map(lambda p: p.astype(C64), GRU.params))
 
 
@@ -146,13 +143,6 @@ def test_advice_can_be_followed(advice, fails, followed):
         followed()
 
 
-def test_time_major_is_not_blamed_for_a_state_of_one_row_and_one_step():
-    with pytest.raises(ValueError, match="`state`") as caught:
-        dynamic_rnn(GRU, X[:1, :1], None, X0[:1])
-    text = "\n".join([str(caught.value), *caught.value.__notes__])
-    assert "time_major" not in text
-
-
 REFUSALS = [
     # A plain pair in place of an `LSTMStateTuple`
     (UserWarning, "`initial_state`", lambda: run(LSTM, X, None, PAIR)),
@@ -166,11 +156,9 @@ REFUSALS = [
     (TypeError, "`new_state`", lambda: run(ROTATING, X)),
     (TypeError, "`return_states`", lambda: jax.jit(lambda b: gru(return_states=b))(True)),
     (TypeError, "`cell_bw`", lambda: two_ways.func(GRU, GRU.cell, X)),
-    (TypeError, "`strategies`", lambda: plan(strategies=Recompute())),
     # Cells
     (TypeError, "`key`", lambda: GRUCell(2).init(0, STEP)),
     # Converters and modules
-    (ValueError, "`cell`", lambda: in_nnx(NOISY, "Cell")),
     (ValueError, "`initial_state`", lambda: both_in_nnx()(X, initial_state=ZEROS)),
     (TypeError, "'bias'", lambda: in_nnx().set_cells(COMPLEX)),
 ]  # fmt: skip
