@@ -187,6 +187,7 @@ def test_every_module_in_the_other_library(name):
     same(module(*given), linen.apply({"params": params}, *given))
 
 
+@pytest.mark.slow
 def test_dropout_in_linen():
     cell = DropoutWrapper(GRU, 0.5)
     linen = nnx.bridge.to_linen(jaxrnn.nnx.RNN, cell, DEPTH)
