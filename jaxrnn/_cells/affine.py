@@ -275,7 +275,12 @@ class AffineCell(SpecsCell[State]):
         return z if added is None else z + added.astype(dtype)
 
     def added_inputs(self, k: int, inputs: Array) -> Array | None:
-        """The columns of inputs `[..., depth]` that stage k adds to z, if it does."""
+        """The columns of the inputs that a stage adds to z, if it adds any.
+
+        Args:
+            k: The number of the stage.
+            inputs: `[..., depth]`.
+        """
         if self.project_inputs or not self.stages[k].takes_inputs:
             return None
         before = sum(stage.columns for stage in self.stages[:k] if stage.takes_inputs)

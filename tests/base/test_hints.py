@@ -71,7 +71,9 @@ class Loose(jaxrnn.LSTMCell):
 def test_constructors_of_users_cells():
     of = lambda cell: str(inspect.signature(cell))
     assert of(Plain) == of(LSTM)
-    assert of(Scaled).endswith("scale: float = 1.0) -> None")
+    assert of(Scaled).endswith(
+        "scale: float = 1.0, *, project_inputs: bool = True) -> None"
+    )
     assert of(Loose) == "(**sizes)"
     assert Loose(hidden_size=3).num_units == 3
     assert Scaled(4, scale=2.0) == dataclasses.replace(Scaled(4), scale=2.0)

@@ -21,6 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from ..._base.derivatives import with_float32_gradients
+from ..._base.errors import is_array
 from ..._base.math import cast, expand_rows, move_axes, widest_dtype
 from ..._base.typing import Array, DType, Params, PyTree
 from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype
@@ -116,20 +117,21 @@ class MemoryLoop:
     def _finite_values(self, params: Params, part: Run) -> tuple[PyTree, PyTree, Array]:
         """`(rest, values, is_finite)` of all steps; see `project`.
 
-        `values` are idle where the step is not finite, in the layout of the inputs.
+        Where a step is not finite, in the layout of the inputs, `values` are idle and
+        `rest` is zeros.
         """
-        if jax.tree.leaves(params):
-            # The gradients of the parameters multiply the inputs, also by 0.
-            given = _finite_steps(part.inputs)
-            part = part.replace(inputs=masking.zero_unless(given, part.inputs))
-        else:
-            given = True
+        is_finite = True
+        if is_array(part.inputs):
+            # The gradients of kernels multiply the inputs, also by 0.
+            is_finite = _finite_steps(part.inputs)
+            part = part.replace(inputs=masking.zero_unless(is_finite, part.inputs))
         rest, values = projected(self, params, part)
-        is_finite = _finite_steps(values, self.rule.idle) & given
+        is_finite &= _finite_steps(values, self.rule.idle)
         is_finite = part.steps.select_unfinished(is_finite, True)
         # Without the barrier, XLA computes it again for each number.
         is_finite = jax.lax.optimization_barrier(is_finite)
-        return rest, masking.select(is_finite, values, self.rule.idle), is_finite
+        values = masking.select(is_finite, values, self.rule.idle)
+        return masking.zero_unless(is_finite, rest), values, is_finite
 
     def _chunk_size(self, run: Run) -> int:
         """The number of steps in each chunk except the last, in chunks of like sizes.
