@@ -1,16 +1,20 @@
 """What all loops share that run many steps of a cell at once."""
 
+import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 from jax.sharding import PartitionSpec
 
 from .._base import trees
-from .._base.mesh import explicit_mesh_of, varying_like
+from .._base.derivatives import with_forward_only
+from .._base.mesh import explicit_mesh_of, platform_of, varying_like
 from .._base.sharding import replicated_on_explicit_mesh
 from .._base.typing import Params, PyTree
 from .._cells.base import RNNCell, scope_name
 from .._run.run import Choice, Loop, Run
+from .._run.scans import scan_steps
 from .by_device import by_device
 
 
@@ -27,6 +31,36 @@ def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
     if not isinstance(run.steps.time, int):
         return Choice.scan("the number of steps is symbolic")
     return Choice(name, functools.partial(_run_all, cell, loop))
+
+
+def scanned_without_derivatives(choice: Choice, scan: Loop, run: Run) -> Choice:
+    """The choice, with `scan` in calls that are not differentiated, on a CPU."""
+    if (
+        choice.loop is None
+        or platform_of(run.inputs) != "cpu"
+        or explicit_mesh_of(run.inputs) is not None
+    ):
+        return choice
+    reason = "a scan, which runs without derivatives, is slower with them"
+    loop = with_forward_only(choice.loop, scan)
+    return dataclasses.replace(choice, loop=loop, reason=reason)
+
+
+def scan_alone(step: Callable, stored: Callable, run: Run) -> tuple[PyTree, PyTree]:
+    """`(outputs, state)` of all steps, one after another, without derivatives.
+
+    Args:
+        step: `step(inputs, state) -> (output, new_state)`.
+        stored: Casts a state to the dtypes of the state of a cell.
+        run: All steps, with states in the dtype of the arithmetic.
+    """
+    # The results of finished steps may be NaN.
+    steps = dataclasses.replace(run.steps, stand_in=None)
+    apply = lambda t, inputs, state: step(inputs, state)
+    outputs, last = scan_steps(apply, run.replace(steps=steps))
+    if steps.returns_states:
+        outputs = outputs[0], stored(outputs[1])
+    return outputs, stored(last)
 
 
 def _run_all(

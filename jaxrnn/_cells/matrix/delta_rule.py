@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from ..._base.hints import with_hints
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, Leaf, Size
-from ..._base.unit_axes import scaled
-from .rule import MatrixRule
+from .rule import MatrixRule, decayed
 
 
 class DeltaInputs(NamedTuple, Generic[Leaf]):
@@ -68,7 +67,7 @@ class DeltaRule(MatrixRule):
     def step(self, values: DeltaInputs, state: Array) -> tuple[Array, Array]:
         """One step; see `MatrixRule.step`."""
         q, k, v, g, beta = values
-        state = scaled(jnp.exp(g), state)
+        state = decayed(g, state)
         u = beta[..., None] * (v - jnp.einsum("bnk,bnkv->bnv", k, state))
         state = state + k[..., :, None] * u[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, Leaf, Size
-from ..._base.unit_axes import scaled
-from .rule import MatrixRule
+from .rule import MatrixRule, decayed
 
 
 class DPLRInputs(NamedTuple, Generic[Leaf]):
@@ -56,6 +55,6 @@ class DPLRRule(MatrixRule):
         """One step; see `MatrixRule.step`."""
         q, k, v, a, b, g = values
         z = jnp.einsum("bnk,bnkv->bnv", a, state)
-        state = scaled(jnp.exp(g), state) + b[..., :, None] * z[..., None, :]
+        state = decayed(g, state) + b[..., :, None] * z[..., None, :]
         state = state + k[..., :, None] * v[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state

@@ -7,8 +7,7 @@ import jax.numpy as jnp
 
 from ..._base.trees import TensorShape
 from ..._base.typing import Array, Leaf, Size
-from ..._base.unit_axes import scaled
-from .rule import MatrixRule
+from .rule import MatrixRule, decayed
 
 
 class LinearAttentionInputs(NamedTuple, Generic[Leaf]):
@@ -57,5 +56,5 @@ class LinearAttentionRule(MatrixRule):
     def step(self, values: LinearAttentionInputs, state: Array) -> tuple[Array, Array]:
         """One step; see `MatrixRule.step`."""
         q, k, v, g = values
-        state = scaled(jnp.exp(g), state) + k[..., :, None] * v[..., None, :]
+        state = decayed(g, state) + k[..., :, None] * v[..., None, :]
         return jnp.einsum("bnk,bnkv->bnv", q, state), state

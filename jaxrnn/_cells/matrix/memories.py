@@ -14,7 +14,7 @@ from typing import Any, final
 
 import jax.numpy as jnp
 
-from ..._base.typing import Array
+from ..._base.typing import Array, State
 from .. import fields
 from .bare_memory import BareMemoryCell
 from .delta_rule import DeltaRule
@@ -25,7 +25,7 @@ from .rule import LEAST_LOG
 
 
 @fields.dataclass
-class ChosenLoopCell(BareMemoryCell[Array]):
+class ChosenLoopCell(BareMemoryCell[State]):
     """A memory that chooses its loop if `chunk_size` is None.
 
     `_loops/memories/choose.py` has the sizes of chunks.
@@ -36,7 +36,7 @@ class ChosenLoopCell(BareMemoryCell[Array]):
 
 
 @fields.dataclass
-class DecayMemoryCell(ChosenLoopCell):
+class DecayMemoryCell(ChosenLoopCell[Array]):
     """A memory with one decay for each head, or for each key."""
 
     _: dataclasses.KW_ONLY
@@ -75,9 +75,9 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
             matrix.
         scale: The factor of q; None for `1 / sqrt(K)`.
         chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 32 on a CPU and 64 elsewhere, or 16 with `key_decay`. With None,
-            CPUs scan small memories in calls that are not differentiated. Results for
-            different sizes differ only by rounding.
+            None for 64, for 32 with small heads on a CPU, or for 16 with `key_decay`.
+            With None, CPUs scan small memories in calls that are not differentiated.
+            Results for different sizes differ only by rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -133,9 +133,9 @@ class DeltaMemoryCell(DecayMemoryCell):
             matrix.
         scale: The factor of q; None for `1 / sqrt(K)`.
         chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 32 on a CPU and 64 elsewhere, or 16 with `key_decay`. With None,
-            CPUs scan small memories in calls that are not differentiated. Results for
-            different sizes differ only by rounding.
+            None for 64, for 32 with small heads on a CPU, or for 16 with `key_decay`.
+            With None, CPUs scan small memories in calls that are not differentiated.
+            Results for different sizes differ only by rounding.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -161,7 +161,7 @@ class DeltaMemoryCell(DecayMemoryCell):
 
 @final
 @fields.dataclass
-class DPLRMemoryCell(ChosenLoopCell):
+class DPLRMemoryCell(ChosenLoopCell[Array]):
     """The generalized delta rule, without projections or parameters.
 
     A step multiplies the memory by a matrix that is diagonal plus low rank (DPLR). For
@@ -216,7 +216,7 @@ class DPLRMemoryCell(ChosenLoopCell):
 
 @final
 @fields.dataclass
-class MLSTMMemoryCell(BareMemoryCell[MLSTMState[Array]]):
+class MLSTMMemoryCell(ChosenLoopCell[MLSTMState[Array]]):
     """The memory of an mLSTM without projections: a cell without parameters.
 
     For each head, with k multiplied by `scale`::
@@ -243,8 +243,10 @@ class MLSTMMemoryCell(BareMemoryCell[MLSTMState[Array]]):
         num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
             head serve `N / M` consecutive heads.
         scale: The factor of k; None for `1 / sqrt(K)`.
-        chunk_size: The largest number of steps that are computed together (a chunk).
-            Results for different sizes differ only by rounding.
+        chunk_size: The largest number of steps that are computed together (a chunk);
+            None for 64, or for 32 with small heads on a CPU. With None, CPUs scan small
+            memories in calls that are not differentiated. Results for different sizes
+            differ only by rounding.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -10,6 +10,8 @@ import abc
 from collections.abc import Callable
 from typing import Any, ClassVar
 
+import jax.numpy as jnp
+
 from ..._base.errors import expect, is_array
 from ..._base.math import at_least_float32, cast_like, widest_dtype
 from ..._base.typing import Array, DType, PyTree, Size
@@ -26,6 +28,16 @@ LEAST_LOG = -87.0
 def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
     """The widest dtype of inputs and state, at least float32."""
     return at_least_float32(widest_dtype((inputs, state)))
+
+
+def decayed(g: Array, state: Array) -> Array:
+    """`exp(g) S`, for a logarithm g of each head or of each key.
+
+    Args:
+        g: `[batch, heads]` or `[batch, heads, key]`.
+        state: S, `[batch, heads, key, value]`.
+    """
+    return jnp.exp(jnp.expand_dims(g, tuple(range(g.ndim, state.ndim)))) * state
 
 
 class MatrixRule(abc.ABC):

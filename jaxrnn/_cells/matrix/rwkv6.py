@@ -30,7 +30,7 @@ class RWKV6Rule(LinearAttentionRule):
 
 @final
 @fields.dataclass
-class RWKV6MemoryCell(ChosenLoopCell):
+class RWKV6MemoryCell(ChosenLoopCell[Array]):
     """The memory of RWKV-5 (Eagle) and RWKV-6 (Finch), without projections.
 
     A step reads the state before it, and its own value with a bonus. For each head,

@@ -10,11 +10,12 @@ from ..._base.math import cast_like
 from ..._base.typing import Array, Params, PyTree
 from ..._cells.linear.cell import LinearRecurrenceCell, Terms
 from ..._cells.linear.element import Element, is_zero, one_like, plus, times
+from ..._cells.linear.selective_scan import S6MemoryCell
 from ..._run import masking
 from ..._run.loops import Loops, register
 from ..._run.run import Choice, Run
 from ..divided_time import DividedTime, Transition
-from ..many_steps import choose_many_steps
+from ..many_steps import choose_many_steps, scanned_without_derivatives
 from .chunks import RecurrenceLoop
 
 
@@ -22,6 +23,17 @@ def choose(cell: LinearRecurrenceCell, params: Params, run: Run) -> Choice:
     """Chooses a loop over chunks of steps."""
     loop = RecurrenceLoop(cell.terms, cell.output)
     return choose_many_steps("chunks", cell, loop.run, run)
+
+
+def choose_s6(cell: S6MemoryCell, params: Params, run: Run) -> Choice:
+    """Chooses chunks or, in calls that are not differentiated, a scan on a CPU.
+
+    The decays and terms of a step have N times as many numbers as its inputs. A chunk
+    writes them to memory, whereas a step of a scan uses them at once.
+    """
+    loop = RecurrenceLoop(cell.terms, cell.output)
+    choice = choose(cell, params, run)
+    return scanned_without_derivatives(choice, loop.scan, run)
 
 
 def transition(cell: LinearRecurrenceCell) -> Transition:
@@ -74,3 +86,4 @@ def _split(units: Element) -> list[Element]:
 
 
 register(LinearRecurrenceCell, Loops(choose, DividedTime(transition)))
+register(S6MemoryCell, Loops(choose_s6, DividedTime(transition)))

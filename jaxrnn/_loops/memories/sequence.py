@@ -27,7 +27,8 @@ from ..._base.typing import Array, DType, Params, PyTree
 from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype
 from ..._run import masking
 from ..._run.run import Run
-from ..._run.scans import at_each_step, run_in_parts, scan_steps
+from ..._run.scans import at_each_step, run_in_parts
+from ..many_steps import scan_alone
 from .chunk import Chunk
 from .rules import as_chunk_results
 
@@ -61,20 +62,15 @@ class MemoryLoop:
     def scan(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """`run` step by step, without derivatives."""
         dtype = arithmetic_dtype(run.inputs, run.state)
-        # The results of finished steps may be NaN.
-        steps = dataclasses.replace(run.steps, stand_in=None)
 
-        def apply(t: Array, inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
+        def step(inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
             rest, values = self.project(params, inputs, dtype)
             h, state = self.step(values, state)
             output = self.output(params, h, rest)
             return cast(output, widest_dtype(run.inputs)), state
 
-        wide = with_states_in(dtype, run.replace(steps=steps))
-        outputs, last = scan_steps(apply, wide)
-        if steps.returns_states:
-            outputs = outputs[0], self.rule.stored(run.state, outputs[1])
-        return outputs, self.rule.stored(run.state, last)
+        stored = functools.partial(self.rule.stored, run.state)
+        return scan_alone(step, stored, with_states_in(dtype, run))
 
     def run_wide(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """The outputs, and the last state in the dtype of the arithmetic.
