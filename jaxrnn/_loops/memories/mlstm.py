@@ -50,13 +50,14 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
     # Without the barrier, XLA computes the divisor again for each number.
     divisor = jax.lax.optimization_barrier(divisor_of(dot, coarse + a, below))
     h = scaled(factor / divisor, values)
+    at_ends = keep, pairs, exp_fraction[:, :, None] * pairs, coarse + a + fine
+    keep, pairs, written, m = map(chunk.after, at_ends)
+    largest = jnp.maximum(keep, jnp.max(written, axis=-1))
+    # Divide the factors rather than the memory, which has more numbers.
+    keep, pairs = keep / largest, pairs / largest[..., None]
     c = chunk.memory(_memory, keep, pairs, k, v)
     n = chunk.memory(_normalizer, keep, pairs, k, jnp.ones_like(f)[..., None])
-    at_ends = keep, exp_fraction[:, :, None] * pairs, coarse + a + fine
-    keep, pairs, m = map(chunk.after, at_ends)
-    largest = jnp.maximum(keep, jnp.max(pairs, axis=-1))
-    c, n = c / largest[..., None, None], n[..., 0] / largest[..., None]
-    return h, MLSTMState(c, n, m + jnp.log(largest))
+    return h, MLSTMState(c, n[..., 0], m + jnp.log(largest))
 
 
 def _memory(state: MLSTMState) -> Array:
