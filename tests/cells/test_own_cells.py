@@ -435,10 +435,12 @@ def test_a_loop_that_returns_what_a_scan_returns():
     assert_near(states[1, -1], state[1], tolerance=0)
 
 
-test_results_of_own_loops_have_the_types_of_a_scan = refusals([
-    (TypeError, "`outputs`", lambda: call(lambda y, s: (y.astype(jnp.int8), s))),
-    (ValueError, "`outputs`", lambda: call(lambda y, s: (y[..., :1], s))),
-    (ValueError, "`state`", lambda: call(lambda y, s: (y, s[:1]))),
-    (ValueError, "`loop`", lambda: call(lambda y, s: y)),
-    (ValueError, r"`outputs\[1\]`", lambda: states_of(lambda s: s[:, -1])),
-])  # fmt: skip
+test_results_of_own_loops_have_the_types_of_a_scan = pytest.mark.loops(
+    refusals([
+        (TypeError, "`outputs`", lambda: call(lambda y, s: (y.astype(jnp.int8), s))),
+        (ValueError, "`outputs`", lambda: call(lambda y, s: (y[..., :1], s))),
+        (ValueError, "`state`", lambda: call(lambda y, s: (y, s[:1]))),
+        (ValueError, "`loop`", lambda: call(lambda y, s: y)),
+        (ValueError, r"`outputs\[1\]`", lambda: states_of(lambda s: s[:, -1])),
+    ])
+)  # fmt: skip
