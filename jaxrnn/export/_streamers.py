@@ -140,7 +140,10 @@ class Streamer(_Stream):
             why = "like the stream's `batch_size`"
             check_rows_of_state(self._first, self._rows, why, fix)
             warn_of_plain_pair("initial_state", cell.state_size, self._first)
+        self._wider = _WIDER.format(self._dtype)
         self._known: set[tuple[str, DType]] = set()  # The dtypes that leaves had.
+        # The types, shapes and dtypes of frames that passed the checks.
+        self._frames: set[tuple] = set()
         self._zeros_after_reset: dict[tuple[DType, ...], PyTree] = {}
         self._given = self._state = self._first
         self.reset()
@@ -179,22 +182,34 @@ class Streamer(_Stream):
             TypeError: If the cell does not accept the dtype of the frame, if the resets
                 are not booleans, or if an argument is traced or not an array.
         """
-        frame = _copied("frame", frame)
+        frame = self._checked(frame)
         if resets is not None:
             resets = _copied("resets", resets)
         if reset_state is not None:
             reset_state = _copied("reset_state", reset_state)
+        where, reset_state = as_resets(resets, reset_state, (self._rows,), None)
+        if where is not None:
+            reset_state = self._state_after_reset(reset_state)
+        with error_note(self._wider):
+            output, self._state = self._run(self._state, frame, where, reset_state)
+        return output
+
+    def _checked(self, frame: PyTree) -> PyTree:
+        """The frame, whose NumPy arrays are copied."""
+        is_own = isinstance(frame, jax.Array)
+        is_one = is_own or type(frame) is np.ndarray
+        kind = (type(frame), frame.shape, frame.dtype) if is_one else ()
+        if kind in self._frames:  # The checks take a quarter of the time of a call.
+            return frame if is_own else np.array(frame)
+        frame = _copied("frame", frame)
         for name, leaf in named_leaves("frame", frame):
             must = f"be [{self._rows}, ...], one entry for each row"
             fix = f"For one row without a batch axis, pass `{name}[None]`. For several "
             fix += "rows, create a stream with their number as `batch_size`."
             expect(leaf.shape[:1] == (self._rows,), name, must, leaf, fix)
-        where, reset_state = as_resets(resets, reset_state, (self._rows,), None)
-        if where is not None:
-            reset_state = self._state_after_reset(reset_state)
-        with error_note(_WIDER.format(self._dtype)):
-            output, self._state = self._run(self._state, frame, where, reset_state)
-        return output
+        if is_one and frame.dtype.isnative:
+            self._frames.add(kind)
+        return frame
 
     def _state_after_reset(self, given: PyTree) -> PyTree:
         """The state `given`, or zeros, which are made once for each set of dtypes."""
