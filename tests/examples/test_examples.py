@@ -11,6 +11,7 @@ import shutil
 from functools import partial
 
 import flax_nnx
+import hybrid_lm
 import japanese_vowels
 import japanese_vowels_data
 import jax
@@ -51,6 +52,9 @@ def rises(printed):
     return first < 60 and last > 90
 
 
+LANGUAGE_MODEL = hybrid_lm.Config(
+    steps=16, rows=4, row_length=64, depth=16, heads=2, lstm_units=16, remat=True
+)
 # By name: a small run, and what must hold of its result and of what it prints.
 RUNS = {
     "quickstart": (lambda: quickstart.main(steps=100), lambda _, text: rises(text)),
@@ -61,6 +65,10 @@ RUNS = {
     "flax_nnx": (
         lambda: flax_nnx.main(epochs=2, seeds=2, units=8),
         lambda found, printed: all(map(falls, found["losses"])),
+    ),
+    "hybrid_lm": (
+        lambda: hybrid_lm.main(LANGUAGE_MODEL),
+        lambda found, printed: all(map(falls, found.values())) and "bits" in printed,
     ),
     "seq2seq": (lambda: dates.main(steps=20), lambda found, _: falls(found["losses"])),
     "forecasting": (
