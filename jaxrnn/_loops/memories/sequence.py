@@ -113,21 +113,20 @@ class MemoryLoop:
     def _finite_values(self, params: Params, part: Run) -> tuple[PyTree, PyTree, Array]:
         """`(rest, values, is_finite)` of all steps; see `project`.
 
-        Where a step is not finite, in the layout of the inputs, `values` are idle and
-        `rest` is zeros.
+        Where a step is not finite, in the layout of the inputs, the results are those
+        of inputs of zeros, or `values` are idle and `rest` is zeros.
         """
-        is_finite = True
         if is_array(part.inputs):
             # The gradients of kernels multiply the inputs, also by 0.
-            is_finite = _finite_steps(part.inputs)
+            is_finite = _once(_finite_steps(part.inputs))
             part = part.replace(inputs=masking.zero_unless(is_finite, part.inputs))
-        rest, values = projected(self, params, part)
-        is_finite &= _finite_steps(values, self.rule.idle)
-        is_finite = part.steps.select_unfinished(is_finite, True)
-        # Without the barrier, XLA computes it again for each number.
-        is_finite = jax.lax.optimization_barrier(is_finite)
-        values = masking.select(is_finite, values, self.rule.idle)
-        return masking.zero_unless(is_finite, rest), values, is_finite
+            rest, values = projected(self, params, part)
+        else:
+            rest, values = projected(self, params, part)
+            is_finite = _once(_finite_steps(values, self.rule.idle))
+            rest = masking.zero_unless(is_finite, rest)
+            values = masking.select(is_finite, values, self.rule.idle)
+        return rest, values, part.steps.select_unfinished(is_finite, True)
 
     def _chunk_size(self, run: Run) -> int:
         """The number of steps in each chunk except the last, in chunks of like sizes.
@@ -239,7 +238,12 @@ def _spoiled(chunk: Chunk, steps: Array, state: Array) -> Array:
     starts = ~state[:, None]
     if chunk.is_carried is not None:
         starts &= chunk.is_carried[:, 0]
-    return jnp.any(chunk.reads[:, 0] & ~steps[:, None], axis=-1) | starts
+    return _once(jnp.any(chunk.reads[:, 0] & ~steps[:, None], axis=-1) | starts)
+
+
+def _once(mask: Array) -> Array:
+    """The mask, which XLA would otherwise compute again for each number."""
+    return jax.lax.optimization_barrier(mask)
 
 
 def _nan_where(spoiled: Array, tree: PyTree) -> PyTree:
