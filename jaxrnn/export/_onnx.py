@@ -1,6 +1,7 @@
 """Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`.
 
-Each layer becomes one node, which `convert.to_onnx_nodes` creates as a dict.
+Each layer becomes one node, which `convert.to_onnx_nodes` creates as a dict. The cells
+of `_onnx_states.py` become other operators.
 """
 
 from typing import Any
@@ -12,12 +13,14 @@ import numpy as np
 from .._base.arguments import as_bool
 from .._base.errors import error_note
 from .._base.hints import with_hints
+from .._base.inputs import check_concrete
 from .._base.modules import import_optional
 from .._base.typing import Array
 from .._cells.base import BoundCell
 from .._cells.wrappers.multi_rnn import MultiRNNCell, OutputFunctionWrapper
-from ..convert._layer_weights import stacked
+from ..convert._layer_weights import as_bound, stacked
 from ..convert._onnx import to_onnx_nodes
+from . import _onnx_states
 from ._graph import Graph, Node, Tensor, dtype_of, read_dense
 
 # Opset 14 contains the operators LSTM-14, GRU-14 and RNN-14. IR version 7 belongs to
@@ -59,12 +62,25 @@ def to_onnx(
     these operators only in float32. If the batch is empty, onnxruntime's LSTM and GRU
     crash the process. ONNX files contain no checksum.
 
+    A `LinearAttentionMemoryCell` or `DeltaMemoryCell` becomes the operator
+    `LinearAttention`, and a `ShortConvCell` becomes `CausalConvWithState`, with
+    `lengths=False` and without `dense`. The file runs one step or whole sequences in
+    float32. It has these inputs and outputs:
+
+    - instead of `inputs`, for a memory, one input for each field of the cell's inputs:
+      `q`, `k`, `v`, `g` and, for the delta rule, `beta`, each `[batch, time, ...]`;
+    - `initial_state` (if `initial_state` is True), like the cell's state;
+    - `outputs`, e.g. `[batch, time, heads, value_size]`, and the final state, `state`.
+
+    onnxruntime needs at least one step, and a memory at least one row.
+
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
             `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`, or a
             bound `MultiRNNCell` of these, in which the functions `jax.nn.relu` and
             `jnp.tanh` may follow a cell; or the pair `(cells_fw, cells_bw)` of
-            `stack_bidirectional_dynamic_rnn`. The file omits dropout.
+            `stack_bidirectional_dynamic_rnn`; or one bound `LinearAttentionMemoryCell`,
+            `DeltaMemoryCell` or `ShortConvCell`. The file omits dropout.
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
             `outputs @ kernel + bias`, so the outputs past the length of a row equal the
@@ -77,13 +93,15 @@ def to_onnx(
 
     Returns:
         The bytes of the ONNX file, in opset 14, which requires onnxruntime 1.8 or
-        later.
+        later. A memory or a convolution is in opset 27, which requires onnxruntime 1.32
+        and, for the checker of `onnx`, onnx 1.22.
 
     Raises:
-        TypeError: If `cell` is unsupported, or the parameters differ in dtype.
+        TypeError: If `cell` is unsupported, or the parameters are traced or differ in
+            dtype.
         ValueError: If the shapes of `dense` do not match the outputs, or ONNX's
-            operators do not support a feature of a cell, e.g. its projection, clips or
-            activation. `to_stablehlo` supports any cell.
+            operators do not support an argument or a feature of a cell, e.g. its
+            projection, clips or activation. `to_stablehlo` supports any cell.
         ImportError: If the package `onnx` is missing: `pip install onnx`.
 
     Example:
@@ -100,8 +118,15 @@ def to_onnx(
     as_bool("lengths", lengths)
     as_bool("initial_state", initial_state)
     as_bool("time_major", time_major)
+    check_concrete("cell", cell, why="a file stores the values")
     operators: list[list[str]] = []
     if isinstance(cell, BoundCell):
+        bare = as_bound("cell", cell)
+        if isinstance(bare.cell, _onnx_states.CELLS):
+            graph = _onnx_states.graph_with_state(
+                bare, dense, lengths, initial_state, time_major
+            )
+            return _serialized(graph, _onnx_states.OPSET, _onnx_states.IR_VERSION)
         layers = _layers(cell)
         cell, operators = stacked([each for each, _ in layers]), [x for _, x in layers]
     with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
@@ -188,7 +213,7 @@ def to_onnx(
             runs = graph.node("Unsqueeze", [runs, axis])
             final = graph.node("Where", [runs, final, starts[i, direction, letter]])
         graph.outputs[name] = graph.node("Identity", [final], name, shapes[i])
-    return _serialized(graph)
+    return _serialized(graph, OPSET, IR_VERSION)
 
 
 def _layers(bound: BoundCell) -> list[tuple[BoundCell, list[str]]]:
@@ -206,7 +231,7 @@ def _layers(bound: BoundCell) -> list[tuple[BoundCell, list[str]]]:
     return layers
 
 
-def _serialized(graph: Graph) -> bytes:
+def _serialized(graph: Graph, opset: int, ir_version: int) -> bytes:
     """The bytes of the ONNX file."""
     onnx = import_optional("onnx")
     helper = onnx.helper
@@ -230,8 +255,8 @@ def _serialized(graph: Graph) -> bytes:
         [typed(tensor) for tensor in graph.outputs.values()],
         [onnx.numpy_helper.from_array(x, name) for name, x in constants.items()],
     )
-    opset = helper.make_opsetid("", OPSET)
+    opsets = [helper.make_opsetid("", opset)]
     model = helper.make_model(
-        proto, opset_imports=[opset], ir_version=IR_VERSION, producer_name="jaxrnn"
+        proto, opset_imports=opsets, ir_version=ir_version, producer_name="jaxrnn"
     )
     return model.SerializeToString()

@@ -159,7 +159,111 @@ def test_other_dtypes_are_those_of_the_file():
     assert_near(evaluator.run(None, feeds), want, tolerance=1e-12)
 
 
+WITH_STATE = {
+    "linear": jaxrnn.LinearAttentionMemoryCell(2, 4, 3, scale=1.0),
+    "gated": jaxrnn.LinearAttentionMemoryCell(2, 4, 3),
+    "gated_keys": jaxrnn.LinearAttentionMemoryCell(4, 4, 3, 2, key_decay=True),
+    "delta": jaxrnn.DeltaMemoryCell(2, 4, 3),
+    "gated_delta": jaxrnn.DeltaMemoryCell(2, 4, 3, scale=-0.3),
+    "grouped": jaxrnn.DeltaMemoryCell(6, 4, 3, num_key_heads=2),
+    "grouped_keys": jaxrnn.DeltaMemoryCell(6, 4, 3, num_key_heads=2, key_decay=True),
+    "conv": jaxrnn.ShortConvCell(3),
+    "conv_of_two": jaxrnn.ShortConvCell(3, 2, use_bias=False),
+}
+STEPS = 10
+
+
+def drawn_with_state(name):
+    """`(bound cell, inputs, state)`; "linear" and "delta" have no decay."""
+    cell, draw = WITH_STATE[name], np.random.default_rng(7).normal
+    is_conv = isinstance(cell, jaxrnn.ShortConvCell)
+    sizes = {"inputs": (cell.num_units,)} if is_conv else cell.input_sizes._asdict()
+    x = {k: draw(size=(2, STEPS, *n)).astype("f") for k, n in sizes.items()}
+    if not is_conv:
+        x["k"] /= np.linalg.norm(x["k"], axis=-1, keepdims=True)
+        x["g"] = np.where(name in ("linear", "delta"), np.float32(0), -abs(x["g"]))
+    if "beta" in x:
+        x["beta"] = 1 / (1 + np.exp(-x["beta"]))
+    if name == "gated":
+        x["g"][:, 3] = [[-np.inf, -90], [-500, 0]]
+    given = x["inputs"] if is_conv else type(cell.input_sizes)(**x)
+    made = own(cell) if is_conv else cell.bind({})
+    state = draw(size=cell.zero_state(2, jnp.float32).shape).astype("f")
+    return made, given, state
+
+
+def run_part(made, x, start=0, stop=STEPS, time_major=False, **state):
+    """`(outputs, state)` of some steps, batch-major."""
+    order = lambda a: np.swapaxes(a, 0, 1) if time_major else a
+    x = x._asdict() if hasattr(x, "_asdict") else {"inputs": x}
+    feeds = {k: order(a[:, start:stop]) for k, a in x.items()} | state
+    outputs, state = made.run(None, feeds)
+    return order(outputs), state
+
+
+def session_with_state(file):
+    """A session for opset 27."""
+    versions = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
+    if versions < (1, 32) or onnx.defs.onnx_opset_version() < 27:
+        pytest.skip("opset 27 needs onnxruntime 1.32 and onnx 1.22")
+    return session(file)
+
+
+@pytest.mark.fast("grouped", "conv")
+@pytest.mark.parametrize("name", WITH_STATE)
+def test_a_prefill_and_then_single_steps(name):
+    cell, x, state = drawn_with_state(name)
+    want = jaxrnn.dynamic_rnn(cell, x, initial_state=state, dtype=jnp.float32)
+    made = session_with_state(to_onnx(cell, lengths=False, initial_state=True))
+    parts = []
+    for start, stop in ((0, 7), (7, 8), (8, 9), (9, 10)):
+        y, state = run_part(made, x, start, stop, initial_state=state)
+        parts.append(y)
+    close((np.concatenate(parts, axis=1), state), want)
+
+
+@pytest.mark.parametrize("name", ["grouped_keys", "conv"])
+def test_time_major_without_a_past_state(name):
+    cell, x, _ = drawn_with_state(name)
+    made = session_with_state(to_onnx(cell, lengths=False, time_major=True))
+    got = run_part(made, x, time_major=True)
+    close(got, jaxrnn.dynamic_rnn(cell, x, dtype=jnp.float32))
+
+
+def test_a_decay_is_at_least_exp_of_minus_87():
+    cell, x, state = drawn_with_state("gated")
+    zeros = np.zeros_like
+    x = x._replace(k=zeros(x.k), v=zeros(x.v), g=np.full_like(x.g, -500))
+    made = session_with_state(to_onnx(cell, lengths=False, initial_state=True))
+    _, got = run_part(made, x, stop=1, initial_state=np.full_like(state, 1e37))
+    np.testing.assert_allclose(got, np.exp(-87.0) * 1e37, rtol=1e-5)
+
+
+def test_the_operator_of_onnxruntime_has_the_same_inputs():
+    """The page of exports replaces the domain of the node."""
+    cell, x, state = drawn_with_state("grouped")
+    file = to_onnx(cell, lengths=False, initial_state=True)
+    session_with_state(file)
+    model = onnx.load_from_string(file)
+    names = [value.name for value in (*model.graph.input, *model.graph.output)]
+    assert names == [*"qkvg", "beta", "initial_state", "outputs", "state"]
+    assert (model.ir_version, model.opset_import[0].version) == (13, 27)
+    [node] = [x for x in model.graph.node if x.op_type == "LinearAttention"]
+    node.domain = "com.microsoft"
+    model.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+    made = onnxruntime.InferenceSession(model.SerializeToString())
+    got = run_part(made, x, initial_state=state)
+    close(got, jaxrnn.dynamic_rnn(cell, x, initial_state=state, dtype=jnp.float32))
+
+
 LSTM = LAYERS["lstm"]
+MEMORY, CONV = jaxrnn.DeltaMemoryCell(2, 4, 3), jaxrnn.ShortConvCell(3)
+ONES = {"kernel": np.ones((4, 3), np.float32), "bias": np.ones(3, np.float32)}
+conv = lambda **params: CONV.bind(ONES | params)
+conv_of = lambda dtype: conv(**{k: x.astype(dtype) for k, x in ONES.items()})
+of_scale = lambda scale: jaxrnn.DeltaMemoryCell(2, 4, 3, scale=scale).bind({})
+DPLR = jaxrnn.DPLRMemoryCell(2, 4, 3)
+BARE = {"lengths": False}
 call = lambda *a, **k: lambda: to_onnx(*a, **k)
 # `tests/convert/test_refusals.py` has more: the cells that ONNX lacks.
 test_refusals = refusals(
@@ -170,6 +274,13 @@ test_refusals = refusals(
         (ValueError, "`cell` must have no", call(own(LSTMCell(4, num_proj=2)))),
         (TypeError, "`dense", call(LSTM, dense=(np.ones((4, 2)), None))),
         (TypeError, "`lengths` must", call(LSTM, lengths=[1, 2])),
+        (TypeError, "must be concrete", lambda: jax.jit(to_onnx)(LSTM)),
+        (ValueError, "`lengths` must be False", call(MEMORY.bind({}))),
+        (ValueError, "`dense` must be None", call(conv(), dense=(), **BARE)),
+        (ValueError, r"\.scale` must not be 0", call(of_scale(1e-50), **BARE)),
+        (ValueError, "'kernel'", call(conv(kernel=np.ones((3, 3), "f")), **BARE)),
+        (TypeError, "float32, got float64", call(conv_of(np.float64), **BARE)),
+        (TypeError, "got DPLRMemoryCell", call(DPLR.bind({}), **BARE)),
     ]
 )
 

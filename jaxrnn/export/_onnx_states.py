@@ -1,0 +1,130 @@
+"""Memories and short convolutions as ONNX's operators with a past and a present state.
+
+The operators `LinearAttention` and `CausalConvWithState` run all steps of a sequence.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+
+from .._base.errors import expect
+from .._cells.base import BoundCell
+from .._cells.matrix.memories import DeltaMemoryCell, LinearAttentionMemoryCell
+from .._cells.matrix.rule import LEAST_LOG
+from .._cells.short_conv import ShortConvCell
+from ..convert._weights import Reader
+from ._graph import Graph, Node, Tensor, dtype_of
+
+# Opset 27 is the first with both operators. IR version 13 belongs to this opset.
+OPSET = 27
+IR_VERSION = 13
+CELLS = LinearAttentionMemoryCell, DeltaMemoryCell, ShortConvCell
+
+
+def graph_with_state(
+    bound: BoundCell,
+    dense: object,
+    lengths: bool,
+    initial_state: bool,
+    time_major: bool,
+) -> Graph:
+    """The graph of one of `CELLS`; see `to_onnx` for the arguments.
+
+    Raises:
+        TypeError: If a parameter is not a float32 array.
+        ValueError: If the graph cannot have lengths, a dense layer or a `scale`, or a
+            parameter has another shape.
+    """
+    cell, kind = bound.cell, type(bound.cell).__name__
+    must = f"be False for `{kind}`, because its operator in ONNX has no lengths"
+    expect(not lengths, "lengths", must, lengths, "Run rows of equal length.")
+    must = f"be None for `{kind}`"
+    expect(dense is None, "dense", must, dense, "Apply it to the file's `outputs`.")
+    graph = Graph(np.dtype(np.float32))
+    axes = ["time", "batch"] if time_major else ["batch", "time"]
+
+    def swapped(x: Tensor, rank: int) -> Tensor:
+        """Batch-major from the order of the file's axes, and back."""
+        perm = [1, 0, *range(2, rank)]
+        return graph.node("Transpose", [x], perm=perm) if time_major else x
+
+    def given(name: str, size: Any) -> Tensor:
+        shape = [*axes, *np.atleast_1d(size).tolist()]
+        return swapped(graph.input(name, shape), len(shape))
+
+    state_shape = ["batch", *cell.state_size]
+    start = lambda: graph.input("initial_state", state_shape) if initial_state else None
+    if isinstance(cell, ShortConvCell):
+        x = given("inputs", cell.num_units)
+        y, state = _convolution(graph, bound, x, start())
+    else:
+        sizes = cell.input_sizes._asdict()
+        values = {name: given(name, size) for name, size in sizes.items()}
+        y, state = _attention(graph, cell, values, start())
+    shape = [*axes, *np.atleast_1d(cell.output_size).tolist()]
+    y = swapped(y, len(shape))
+    graph.outputs["outputs"] = graph.node("Identity", [y], "outputs", shape)
+    graph.outputs["state"] = graph.node("Identity", [state], "state", state_shape)
+    return graph
+
+
+def _convolution(
+    graph: Graph, bound: BoundCell, x: Tensor, past: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The outputs `[batch, time, units]` and the state; ONNX has time as last axis."""
+    cell = bound.cell
+    read = Reader(bound.params, "cell.params['", "']")
+    kernel = read("kernel", cell.width, cell.num_units)
+    bias = read("bias", cell.num_units) if cell.use_bias else None
+    dtype_of("cell", [kernel], "float32")
+    time_last = lambda x: graph.node("Transpose", [x], perm=[0, 2, 1])
+    weight = graph.constant(kernel.T[:, None], "kernel")
+    past = None if past is None else time_last(past)
+    operands = [time_last(x), weight, graph.constant(bias, "bias"), past]
+    results = graph.tensor("Y"), graph.tensor("present")
+    graph.nodes.append(Node("CausalConvWithState", operands, results, {}))
+    y, state = map(time_last, results)
+    return y, state
+
+
+def _attention(
+    graph: Graph,
+    cell: LinearAttentionMemoryCell | DeltaMemoryCell,
+    values: dict[str, Tensor],
+    past: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """The outputs `[batch, time, heads, value]` and the state.
+
+    The heads of ONNX's operands are packed in the last axis. Heads that share a query
+    and a key have memories of their own, so their queries and keys are repeated. (The
+    operator's `q_num_heads` lets several queries read one memory.)
+    """
+    heads = cell.num_heads
+    scale = cell.key_size**-0.5 if cell.scale is None else cell.scale
+    must = "not be 0 in float32, which ONNX reads as `1 / sqrt(key_size)`"
+    expect(np.float32(scale) != 0, "cell.scale", must, scale)
+    ints = lambda *sizes: graph.constant(np.array(sizes, np.int64))
+    times = heads // (cell.num_key_heads or heads)
+    for name in "qk" if times > 1 else "":
+        x = graph.node("Unsqueeze", [values[name], ints(3)])
+        values[name] = graph.node("Expand", [x, ints(1, 1, 1, times, 1)])
+    least = graph.constant(np.float32(LEAST_LOG))
+    values["g"] = graph.node("Max", [values["g"], least])
+    sizes, _ = cell.rule.sizes(heads, cell.key_size, cell.value_size)
+    packed = {
+        name: graph.node("Reshape", [values[name], ints(0, 0, math.prod(size))])
+        for name, size in sizes._asdict().items()
+    }
+    is_delta = isinstance(cell, DeltaMemoryCell)
+    attributes = {
+        "q_num_heads": heads,
+        "kv_num_heads": heads,
+        "update_rule": "gated_delta" if is_delta else "gated",
+        "scale": float(scale),
+    }
+    q, k, v, *gates = packed.values()
+    results = y, state = graph.tensor("Y"), graph.tensor("present")
+    node = Node("LinearAttention", [q, k, v, past, *gates], results, attributes)
+    graph.nodes.append(node)
+    return graph.node("Reshape", [y, ints(0, 0, heads, cell.value_size)]), state
