@@ -12,7 +12,7 @@ same. The attention needs no position embeddings, because the memories know the 
 import dataclasses
 import time
 from pydoc_data.topics import topics
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -119,7 +119,7 @@ class HybridLM(nnx.Module):
         make = lambda rngs: Group(depth, config.heads, rngs=rngs)
         if config.layer_scan:
             make = nnx.split_rngs(splits=config.groups)(nnx.vmap(make))
-            self.groups = make(rngs)
+            self.groups: Any = make(rngs)
         else:
             self.groups = nnx.List([make(rngs) for _ in range(config.groups)])
 
@@ -258,6 +258,14 @@ class Config:
     remat: bool = False
     prompt: str = "The statement "
 
+    def __post_init__(self):
+        counts = "steps", "rows", "row_length", "groups", "depth", "heads", "lstm_units"
+        check_counts(self, *counts)
+        if self.depth % self.heads:
+            raise ValueError("--heads must divide --depth.")
+        if not self.prompt:
+            raise ValueError("--prompt must not be empty.")
+
 
 def fit(make, learning_rate, config):
     """Trains a model; returns it and the bits per byte of each batch."""
@@ -271,7 +279,7 @@ def fit(make, learning_rate, config):
     rng, losses = np.random.default_rng(0), []
     with tqdm(range(config.steps), unit="update") as bar:
         for _ in bar:
-            rows = rng.choice(len(tokens), config.rows, replace=False)
+            rows = rng.integers(len(tokens), size=config.rows)
             losses.append(update(model, optimizer, tokens[rows], ids[rows]).item())
             bar.set_postfix(bits=f"{np.mean(losses[-10:]):.2f}", refresh=False)
     return model, losses
@@ -279,8 +287,6 @@ def fit(make, learning_rate, config):
 
 def main(config: Config):
     """Trains both models, and prints what they reach and write."""
-    counts = "steps", "rows", "row_length", "groups", "depth", "heads", "lstm_units"
-    check_counts(config, *counts)
     _, test = load(config.row_length)
     prompt = np.frombuffer(config.prompt.encode(), np.uint8)[None].astype(np.int32)
     found = {}
