@@ -63,6 +63,7 @@ def embed_init(key, inputs, dtype):
 
 
 VARIATIONAL = 0.7, 0.6, 0.8, True, DEPTH, jnp.float32
+SCALED_STATES = 1.0, 1.0, 0.8, True, 12, jnp.float32
 TIMED = step(1), step(DEPTH)  # The times of the steps, and their inputs.
 POSITIVE = np.random.default_rng(0).uniform(0.5, 1, (4, BATCH, 4))
 MEMORY = np.arange(72.0).reshape(4, 6, 3) / 36
@@ -220,9 +221,11 @@ CASES = {
         state=jaxrnn.SLSTMState(*POSITIVE),
     ),
     "gru_added": Case(
-        GRUCell(4, project_inputs=False),
+        DropoutWrapper(GRUCell(4, project_inputs=False), *SCALED_STATES),
         step(12),
+        seed=3,
         laws=BOTH_WAYS | laws("differentiates_twice starts_again_at_resets"),
+        fast=CHEAP | laws("runs_as_a_loop"),
     ),
     "lru": every_law(jaxrnn.LRUCell(DEPTH, num_states=4)),
     "rg_lru": every_law(jaxrnn.RGLRUCell(4, num_heads=2), step(4)),

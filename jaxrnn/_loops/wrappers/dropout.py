@@ -108,6 +108,7 @@ class CellWithScaledState(AffineCell):
     cell: AffineCell
     enter: ClassVar[Any] = property(lambda self: self.cell.enter)
     name: ClassVar[Any] = property(lambda self: scope_name(self.cell))
+    project_inputs: ClassVar[Any] = property(lambda self: self.cell.project_inputs)
 
     @property
     def stages(self) -> tuple[Stage, ...]:
