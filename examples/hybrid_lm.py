@@ -267,9 +267,8 @@ class Config:
             raise ValueError("--prompt must not be empty.")
 
 
-def fit(make, learning_rate, config):
+def fit(make, learning_rate, tokens, ids, config):
     """Trains a model; returns it and the bits per byte of each batch."""
-    (tokens, ids), _ = load(config.row_length)
     model = make(config, rngs=nnx.Rngs(0))
     rate = optax.warmup_cosine_decay_schedule(
         0, learning_rate, config.steps // 10, config.steps
@@ -287,13 +286,13 @@ def fit(make, learning_rate, config):
 
 def main(config: Config):
     """Trains both models, and prints what they reach and write."""
-    _, test = load(config.row_length)
+    train, test = load(config.row_length)
     prompt = np.frombuffer(config.prompt.encode(), np.uint8)[None].astype(np.int32)
     found = {}
     rates = {HybridLM: config.learning_rate, LSTMLM: config.lstm_learning_rate}
     for make, rate in rates.items():
         start = time.perf_counter()
-        model, found[make.__name__] = fit(make, rate, config)
+        model, found[make.__name__] = fit(make, rate, *train, config)
         seconds = time.perf_counter() - start
         size = sum(x.size for x in jax.tree.leaves(nnx.state(model, nnx.Param)))
         bits = nnx.jit(bits_per_byte)(model, *test)

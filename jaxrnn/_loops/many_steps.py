@@ -3,12 +3,14 @@
 import dataclasses
 import functools
 from collections.abc import Callable
+from typing import Any
 
 import jax
 from jax.sharding import PartitionSpec
 
 from .._base import trees
 from .._base.derivatives import with_forward_only
+from .._base.math import at_least_float32, cast, widest_dtype
 from .._base.mesh import explicit_mesh_of, platform_of, varying_like
 from .._base.sharding import replicated_on_explicit_mesh
 from .._base.typing import Params, PyTree
@@ -33,8 +35,17 @@ def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
     return Choice(name, functools.partial(_run_all, cell, loop))
 
 
-def scanned_without_derivatives(choice: Choice, scan: Loop, run: Run) -> Choice:
-    """The choice, with `scan` in calls that are not differentiated, on a CPU."""
+def scanned_without_derivatives(
+    choice: Choice, cell: Any, stored: Callable, run: Run
+) -> Choice:
+    """The choice, but a scan in calls that are not differentiated, on a CPU.
+
+    Args:
+        choice: The choice of a loop, or of a scan.
+        cell: The cell, whose `step` computes in at least float32.
+        stored: `stored(like, state)` casts a state to the dtypes of another.
+        run: All steps; only types are read.
+    """
     if (
         choice.loop is None
         or platform_of(run.inputs) != "cpu"
@@ -42,25 +53,24 @@ def scanned_without_derivatives(choice: Choice, scan: Loop, run: Run) -> Choice:
     ):
         return choice
     reason = "a scan, which runs without derivatives, is slower with them"
+    scan = functools.partial(_scan_alone, cell, stored)
     loop = with_forward_only(choice.loop, scan)
     return dataclasses.replace(choice, loop=loop, reason=reason)
 
 
-def scan_alone(step: Callable, stored: Callable, run: Run) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of all steps, one after another, without derivatives.
-
-    Args:
-        step: `step(inputs, state) -> (output, new_state)`.
-        stored: Casts a state to the dtypes of the state of a cell.
-        run: All steps, with states in the dtype of the arithmetic.
-    """
+def _scan_alone(
+    cell: Any, stored: Callable, params: Params, run: Run
+) -> tuple[PyTree, PyTree]:
+    """All steps, one after another, with states in the dtype of the arithmetic."""
+    dtype = at_least_float32(widest_dtype((run.inputs, run.state)))
+    state, reset_state = cast((run.state, run.reset_state), dtype)
     # The results of finished steps may be NaN.
     steps = dataclasses.replace(run.steps, stand_in=None)
-    apply = lambda t, inputs, state: step(inputs, state)
-    outputs, last = scan_steps(apply, run.replace(steps=steps))
+    wide = run.replace(state=state, reset_state=reset_state, steps=steps)
+    outputs, last = scan_steps(lambda t, *step: cell.step(params, *step), wide)
     if steps.returns_states:
-        outputs = outputs[0], stored(outputs[1])
-    return outputs, stored(last)
+        outputs = outputs[0], stored(run.state, outputs[1])
+    return outputs, stored(run.state, last)
 
 
 def _run_all(

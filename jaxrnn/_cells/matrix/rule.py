@@ -33,6 +33,8 @@ def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
 def decayed(g: Array, state: Array) -> Array:
     """`exp(g) S`, for a logarithm g of each head or of each key.
 
+    `unit_axes.scaled` would make XLA for CPUs copy the state at each step of a scan.
+
     Args:
         g: `[batch, heads]` or `[batch, heads, key]`.
         state: S, `[batch, heads, key, value]`.

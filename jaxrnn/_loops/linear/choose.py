@@ -31,9 +31,8 @@ def choose_s6(cell: S6MemoryCell, params: Params, run: Run) -> Choice:
     The decays and terms of a step have N times as many numbers as its inputs. A chunk
     writes them to memory, whereas a step of a scan uses them at once.
     """
-    loop = RecurrenceLoop(cell.terms, cell.output)
     choice = choose(cell, params, run)
-    return scanned_without_derivatives(choice, loop.scan, run)
+    return scanned_without_derivatives(choice, cell, cast_like, run)
 
 
 def transition(cell: LinearRecurrenceCell) -> Transition:

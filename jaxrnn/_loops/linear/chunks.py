@@ -8,7 +8,6 @@ take memory that grows with time.
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 
 import jax
@@ -23,7 +22,6 @@ from ..._cells.linear.element import Element, is_zero, one_like, plus, times
 from ..._run import masking
 from ..._run.run import Run
 from ..._run.scans import at_each_step, run_in_parts
-from ..many_steps import scan_alone
 from .recurrence import linear_recurrence
 
 
@@ -62,18 +60,6 @@ class RecurrenceLoop:
         # The gradient of the reset state is a sum over chunks.
         wide = run.replace(reset_state=widened(run.reset_state))
         return run_in_parts(size, run_chunk, wide)
-
-    def scan(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """`run` step by step, without derivatives."""
-
-        def step(inputs: PyTree, h: Element) -> tuple[PyTree, Element]:
-            a, b, _, rest = self.terms(params, inputs, h)
-            h = plus(times(a, h), b)
-            return cast(self.output(params, h, rest), widest_dtype(run.inputs)), h
-
-        state, reset_state = widened((run.state, run.reset_state))
-        wide = run.replace(state=state, reset_state=reset_state)
-        return scan_alone(step, functools.partial(cast_like, run.state), wide)
 
     def _terms(self, params: Params, part: Run) -> tuple[Element, Element, PyTree]:
         """`(a, b, rest)` of all steps: a step maps h to `a * h + b`, also at resets."""

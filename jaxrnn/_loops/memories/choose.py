@@ -89,7 +89,7 @@ def _scan_if_small(cell: ChosenLoopCell, choice: Choice, run: Run) -> Choice:
     entries = rows * cell.num_heads * size
     is_small = isinstance(rows, int) and entries <= tuning.small_state
     if cell.chunk_size is None and (is_small or size <= tuning.small_head):
-        return scanned_without_derivatives(choice, memory_loop(cell).scan, run)
+        return scanned_without_derivatives(choice, cell, cell.rule.stored, run)
     return choice
 
 

@@ -28,7 +28,6 @@ from ..._cells.matrix.rule import MatrixRule, arithmetic_dtype
 from ..._run import masking
 from ..._run.run import Run
 from ..._run.scans import at_each_step, run_in_parts
-from ..many_steps import scan_alone
 from .chunk import Chunk
 from .rules import as_chunk_results
 
@@ -58,19 +57,6 @@ class MemoryLoop:
         """`(outputs, state)` of all steps, as from a scan of single steps."""
         outputs, state = self.run_wide(params, run)
         return outputs, self.rule.stored(run.state, state)
-
-    def scan(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """`run` step by step, without derivatives."""
-        dtype = arithmetic_dtype(run.inputs, run.state)
-
-        def step(inputs: PyTree, state: PyTree) -> tuple[PyTree, PyTree]:
-            rest, values = self.project(params, inputs, dtype)
-            h, state = self.step(values, state)
-            output = self.output(params, h, rest)
-            return cast(output, widest_dtype(run.inputs)), state
-
-        stored = functools.partial(self.rule.stored, run.state)
-        return scan_alone(step, stored, with_states_in(dtype, run))
 
     def run_wide(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
         """The outputs, and the last state in the dtype of the arithmetic.
