@@ -129,30 +129,24 @@ def conditions(cases: Iterable[Measured]) -> str:
     return "; ".join(dict.fromkeys(case.processor for case in cases)) + "."
 
 
-def overview(shown: Callable[[list[float]], str]) -> Text:
+def ranges(cases: Iterable[Measured]) -> str:
     """The ratios of each library by the kind of case, and how often it wins."""
-
-    def text(cases: Iterable[Measured]) -> str:
-        groups: dict[str, list[Measured]] = {}
-        for case in sorted(cases, key=operator.attrgetter("place")):
-            groups.setdefault(f"{MODES[case.mode]}, {case.size}", []).append(case)
-        rows = []
-        for library in CONTESTANTS:
-            found = {title: _ratios(library, group) for title, group in groups.items()}
-            every = [ratio for ratios in found.values() for ratio in ratios]
-            lost = sum(
-                case.is_lost(library) for case in itertools.chain(*groups.values())
-            )
-            wins = f"{lost} of {len(every)} cases"
-            cells = {title: shown(ratios) for title, ratios in found.items() if ratios}
-            if every:
-                rows.append({"": library, **cells, FASTER: wins})
-        titles = ["", *groups, FASTER]
-        return grid(
-            [(title, lambda row, t=title: row.get(t, "")) for title in titles], rows
-        )
-
-    return text
+    groups: dict[str, list[Measured]] = {}
+    for case in sorted(cases, key=operator.attrgetter("place")):
+        groups.setdefault(f"{MODES[case.mode]}, {case.size}", []).append(case)
+    rows = []
+    for library in CONTESTANTS:
+        found = {title: _ratios(library, group) for title, group in groups.items()}
+        every = [ratio for ratios in found.values() for ratio in ratios]
+        lost = sum(case.is_lost(library) for case in itertools.chain(*groups.values()))
+        wins = f"{lost} of {len(every)} cases"
+        cells = {title: _range(ratios) for title, ratios in found.items() if ratios}
+        if every:
+            rows.append({"": library, **cells, FASTER: wins})
+    titles = ["", *groups, FASTER]
+    return grid(
+        [(title, lambda row, t=title: row.get(t, "")) for title in titles], rows
+    )
 
 
 def sizes(cases: Iterable[Measured]) -> str:
@@ -244,13 +238,10 @@ def _ratios(library: str, cases: Iterable[Measured]) -> list[float]:
     return [ratio for case in cases if (ratio := case.ratio(library))]
 
 
-def _median(ratios: list[float]) -> str:
-    return _short(float(np.median(ratios)))
-
-
 def _range(ratios: list[float]) -> str:
     """The median, the least and the largest ratio."""
-    return f"{_median(ratios)} ({_short(min(ratios))} to {_short(max(ratios))})"
+    median = _short(float(np.median(ratios)))
+    return f"{median} ({_short(min(ratios))} to {_short(max(ratios))})"
 
 
 def _short(number: float) -> str:
@@ -260,8 +251,7 @@ def _short(number: float) -> str:
 
 TEXTS: dict[str, Text] = {
     "conditions": conditions,
-    "medians": overview(_median),
-    "ranges": overview(_range),
+    "ranges": ranges,
     "sizes": sizes,
     "losses": losses,
     "lost": lost_cases,
