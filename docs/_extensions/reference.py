@@ -1,8 +1,9 @@
 """The reference: a page for each public name, which Sphinx's autodoc fills.
 
-The tables of the pages in `docs/api` list the names. To document a new name, add a row
-to the table below the module's name, and run `python docs/_extensions/reference.py`,
-which writes the files and the first lines of the docstrings into the tables.
+The pages in `docs/api` list the names. To document a new name `f`, add the line
+"- [`f`]()" to the list below the module's name, and run
+`python docs/_extensions/reference.py`, which writes the file, the first line of the
+docstring and the signature of each name into the lists.
 """
 
 import functools
@@ -19,15 +20,21 @@ import jaxrnn
 ROOT = pathlib.Path(__file__).parents[2]
 API = ROOT / "docs" / "api"
 MODULE = re.compile(r"^#+ (jaxrnn[\w.]*)$", re.MULTILINE)
-ROW = re.compile(r"^\| .*\[`(\w+)`\]\(.*\) \| .* \|$")
+ROW = re.compile(r"^- (?:<a [^>]*></a>)?\[`(\w+)`\]\(.*$")
+SIGNATURE = re.compile(r"\\\n  `.*`$", re.MULTILINE)
 ANCHOR = re.compile(r'<a id="([\w.]+)"></a>(\[`\w+`\])\([^)]*\)')
 LINK = re.compile(r"\]\(([\w./]*)(#[\w.]+)\)")
 
 
+def lines_of(page: pathlib.Path) -> list[str]:
+    """The lines of a page without the signatures."""
+    return SIGNATURE.sub("", page.read_text()).splitlines()
+
+
 def names(page: pathlib.Path) -> dict[int, str]:
-    """What users write for the names in the tables of a page, by the line's number."""
+    """What users write for the names in the lists of a page, by the line's number."""
     module, found = "", {}
-    for i, line in enumerate(page.read_text().splitlines()):
+    for i, line in enumerate(lines_of(page)):
         if heading := MODULE.match(line):
             module = heading[1]
         elif row := ROW.match(line):
@@ -70,19 +77,30 @@ def source_of(path: str) -> griffe.Object:
 
 
 def fill(page: pathlib.Path) -> str:
-    """The text of a page, with the current first sentences and files in the tables."""
-    lines = page.read_text().splitlines()
+    """The text of a page, with the current files, first sentences and signatures."""
+    lines = lines_of(page)
     for i, path in names(page).items():
         source = source_of(path)
+        name = path.rpartition(".")[2]
         file = os.path.relpath(source.filepath, API)
         first = source.docstring.value.splitlines()[0]
         text = re.sub(
             r"`[^`]*`|[<*]", lambda m: m[0] if len(m[0]) > 1 else f"\\{m[0]}", first
         )
         start = f'<a id="{anchor(page, path)}"></a>'
-        link = f"{start}[`{path.rpartition('.')[2]}`]({file})"
-        lines[i] = f"| {link} | {text} |"
+        lines[i] = f"- {start}[`{name}`]({file}): {text}"
+        if not source.is_attribute and not inspect.isabstract(
+            pkgutil.resolve_name(path)
+        ):
+            lines[i] += f"\\\n  `{name}{without_types(signature(path))}`"
     return "\n".join(lines) + "\n"
+
+
+def without_types(given: inspect.Signature) -> inspect.Signature:
+    """A signature of names and default values."""
+    return inspect.Signature(
+        each.replace(annotation=each.empty) for each in given.parameters.values()
+    )
 
 
 def write_pages(app: object) -> None:
