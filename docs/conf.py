@@ -1,7 +1,6 @@
 """The configuration of Sphinx: `sphinx-build -W docs docs/_build`."""
 
 import pathlib
-import re
 import sys
 
 import jaxrnn
@@ -20,8 +19,10 @@ extensions = [
     "sphinx-mathjax-offline",
     "sphinx_copybutton",
     "page_list",
-    "reference",
+    "repository",  # Leads the links that `page_list` adds to the front page.
+    "reference",  # Leads links to names, also those that `repository` has led.
 ]
+source_suffix = {".rst": "restructuredtext", ".md": "markdown", ".copy": "markdown"}
 exclude_patterns = ["_build"]
 
 myst_enable_extensions = ["colon_fence", "dollarmath", "deflist"]
@@ -39,31 +40,19 @@ python_maximum_signature_line_length = 80
 toc_object_entries_show_parents = "hide"
 
 html_theme = "sphinx_book_theme"
-html_title = "jaxrnn"
+html_title = f"jaxrnn {version}"
 html_favicon = "_static/favicon.svg"
 html_context = {"default_mode": "auto"}
 html_static_path = ["_static"]
 html_css_files = ["site.css"]
 html_theme_options = {
+    "repository_url": "https://github.com/jaxrnn/jaxrnn",
+    "use_repository_button": True,
+    "use_issues_button": True,
+    "use_download_button": False,  # It leads to the source of the page.
     "show_toc_level": 2,
     "max_navbar_depth": 2,  # The pages of the modules list the names.
     "home_page_in_toc": True,
     "navbar_persistent": [],  # The search field is in the sidebar.
 }
 copybutton_exclude = ".linenos, .gp, .go"
-
-
-def link_files(app: object, page: str, source: list[str]) -> None:
-    """Make links to files outside of `docs/`, such as results and source, downloads."""
-    folder = (HERE / page).parent
-
-    def download(link: re.Match) -> str:
-        is_page = (folder / link[1]).resolve().is_relative_to(HERE)
-        return link[0] if is_page else f"](path:{link[1]})"
-
-    source[0] = re.sub(r"\]\((\.\.[\w./-]*\.(?:md|py))\)", download, source[0])
-
-
-def setup(app: object) -> None:
-    """Connect the hook."""
-    app.connect("source-read", link_files)

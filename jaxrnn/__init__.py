@@ -12,7 +12,8 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> @jax.jit
     ... @jax.value_and_grad
     ... def loss(params, x, lengths, first):
-    ...     outputs, state = jaxrnn.dynamic_rnn(cell.bind(params), x, lengths, resets=first, dtype=x.dtype)
+    ...     outputs, state = jaxrnn.dynamic_rnn(
+    ...         cell.bind(params), x, lengths, resets=first, dtype=x.dtype)
     ...     return jnp.mean(state ** 2)                      # outputs [3, 6, 16], state [3, 16]
     >>> value, gradients = loss(params, x, lengths, first)
     >>> print("NaN in gradients:", any(jnp.isnan(g).any() for g in jax.tree.leaves(gradients)))

@@ -9,7 +9,7 @@ import pathlib
 import re
 
 DOCS = pathlib.Path(__file__).parents[1]
-ROW = re.compile(r"^- \[[^\]]*\]\(([\w/]+)\.md\).*$", re.MULTILINE)
+ROW = re.compile(r"^- \[[^\]]*\]\(([\w/.]+)\.md\).*$", re.MULTILINE)
 SECTION = re.compile(r"^## (.*)\n((?:\n|- .*\n)+)", re.MULTILINE)
 
 
@@ -30,22 +30,28 @@ def navigation(text: str) -> str:
     """The navigation of the site: a table of contents for each section of the list."""
 
     def toctree(section: re.Match) -> str:
-        pages = "\n".join(ROW.findall(section[2]))
+        pages = "\n".join(map(document, ROW.findall(section[2])))
         options = f":caption: {section[1]}\n:maxdepth: 1\n:hidden:"
         return f"{section[0]}\n```{{toctree}}\n{options}\n\n{pages}\n```\n\n"
 
     return SECTION.sub(toctree, text)
 
 
+def document(page: str) -> str:
+    """The site's name of a page; `repository.py` copies the pages outside of `docs`."""
+    return page.replace("../", "repository/")
+
+
 def introduction() -> str:
-    """What README.md says before the installation, with links from `docs/`."""
-    text = (DOCS.parent / "README.md").read_text().partition("## Install")[0]
+    """What README.md says before its commands for a clone, with links from `docs/`."""
+    text = (DOCS.parent / "README.md").read_text().partition("## In a clone")[0]
     return re.sub(r"\]\((?![a-z]+:|docs/)", "](../", text).replace("](docs/", "](")
 
 
 def add_navigation(app: object, page: str, source: list[str]) -> None:
     """Add the navigation and the README's introduction to the front page."""
     if page == "index":
+        app.env.note_dependency(DOCS.parent / "README.md")
         start = f"{introduction()}## Documentation\n"
         source[0] = navigation(source[0]).replace("# Documentation\n", start, 1)
 

@@ -21,7 +21,7 @@ def draw() -> Figure:
     """A panel for each mode, a row for each program, and a marker for each size."""
     cases = claims.measured()
     figure, panels = plt.subplots(
-        1, 2, figsize=(9, 3), layout="constrained", sharex=True, sharey=True
+        1, 2, figsize=(7, 3), layout="constrained", sharex=True, sharey=True
     )
     for axes, (mode, title) in zip(panels, claims.MODES.items(), strict=True):
         draw_mode(axes, [case for case in cases if case.mode == mode])
@@ -51,7 +51,7 @@ def draw_mode(axes: Axes, cases: list[claims.Measured]) -> None:
     axes.set_xlim(0.85, 7)
     axes.set_xticks(TICKS, [f"{tick:g}" for tick in TICKS])
     axes.set_xticks([], minor=True)
-    axes.set_yticks(range(len(names)), names)
+    axes.set_yticks(range(len(names)), [name.partition(",")[0] for name in names])
     axes.set_ylim(len(names) - 0.5, -0.6)
     axes.grid(axis="both", color="0.88")
     axes.set_axisbelow(True)
