@@ -140,6 +140,11 @@ def dynamic_decode(
     steps, with zeros after the last step that ran. Both loops can be differentiated, as
     in `raw_rnn`.
 
+    In `jax.shard_map` over the mesh axis "data", the loop on each device ends when all
+    of the device's own rows are finished. Begin the mapped function with
+    `params = jax.lax.pcast(params, "data", to="varying")`. Otherwise, a gradient raises
+    an error about the type of a cotangent.
+
     Args:
         decoder: A `Decoder`.
         output_time_major: Whether time is the first axis of the outputs.
