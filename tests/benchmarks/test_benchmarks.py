@@ -185,7 +185,6 @@ OTHER = {
     "docs/guide/long_sequences.md": {"219 MiB", "5.6 MiB", "62.5 MiB"},
     "docs/guide/recurrences.md": {"22 MiB", "1,367 MiB"},
     "docs/guide/accelerators.md": {"3 GiB", "16 GiB"},  # Of the output above it.
-    "docs/tutorials/japanese_vowels.md": {"25.6 ms", "6.4 ms"},  # Of speech.
 }
 
 
