@@ -184,21 +184,6 @@ def losses(cases: Iterable[Measured]) -> str:
     return f"jaxrnn loses {', and '.join(texts)}."
 
 
-def lost_cases(cases: Iterable[Measured]) -> str:
-    """The cases in which another library is faster."""
-    found, texts = list(cases), []
-    for library in CONTESTANTS:
-        lost = sorted(
-            (case.ratio(library), case.row["name"])
-            for case in found
-            if library != BY_HAND and case.is_lost(library)
-        )
-        if lost:
-            listed = ", ".join(f"`{name}` ({_short(ratio)})" for ratio, name in lost)
-            texts.append(f"{library} is faster in {len(lost)} cases: {listed}.")
-    return "\n".join(texts) or "No library is faster in any case."
-
-
 def without_native(cases: Iterable[Measured]) -> str:
     """The times of jaxrnn without its native loops."""
     spans: dict[str, list[float]] = {}
@@ -254,7 +239,6 @@ TEXTS: dict[str, Text] = {
     "ranges": ranges,
     "sizes": sizes,
     "losses": losses,
-    "lost": lost_cases,
     "without_native": without_native,
     "rollouts": by_hand("rollout", ROLLOUTS),
     "scanned": by_hand("scanned", SCANNED),
