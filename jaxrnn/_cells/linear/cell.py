@@ -47,26 +47,31 @@ class LinearRecurrenceCell(SpecsCell[State]):
     the product of many factors a could overflow.
 
     Example:
-        A leaky average that decays at a learned rate.
+        A cell whose inputs determine how fast the state decays.
 
         >>> import dataclasses, jax, jax.numpy as jnp, jaxrnn
-        >>> zeros = jax.nn.initializers.zeros
+        >>> from jaxrnn.extend import affine_specs, at_least_float32
         >>> @dataclasses.dataclass(frozen=True, eq=False)
-        ... class LeakyAverage(jaxrnn.LinearRecurrenceCell):
+        ... class DecayCell(jaxrnn.LinearRecurrenceCell):
         ...     num_units: int
         ...     state_size = output_size = property(lambda self: self.num_units)
         ...
         ...     def param_specs(self, depth):
-        ...         return {"rate": jaxrnn.ParamSpec((depth,), zeros)}
+        ...         return affine_specs(depth, 2 * self.num_units)
         ...
         ...     def coefficients(self, params, inputs):
-        ...         a = jax.nn.sigmoid(params["rate"])[None, :]
-        ...         return a, (1 - a) * inputs, None
-        >>> cell, x = LeakyAverage(3), jnp.ones((2, 5, 3))
+        ...         z = inputs @ params["kernel"] + params["bias"]
+        ...         z = z.astype(at_least_float32(z.dtype))
+        ...         rate, new = jnp.split(z, 2, axis=-1)
+        ...         return jnp.exp(-jax.nn.softplus(rate)), jnp.tanh(new), None
+        ...
+        ...     def output(self, params, state, rest):
+        ...         return jnp.tanh(state)
+        >>> cell, x = DecayCell(8), jnp.ones((2, 5, 3))
         >>> params = cell.init(jax.random.key(0), x[:, 0])
         >>> outputs, h = jaxrnn.dynamic_rnn(cell.bind(params), x, dtype=x.dtype)
-        >>> print(h[0])
-        [0.96875 0.96875 0.96875]
+        >>> outputs.shape, h.shape
+        ((2, 5, 8), (2, 8))
     """
 
     @abc.abstractmethod

@@ -49,6 +49,10 @@ class LRUCell(LinearRecurrenceCell[ComplexState[Array]]):
     entries of B, C and D are drawn from normal distributions with mean 0 and variances
     `1 / (2H)`, `1 / N` and 1.
 
+    An S5 layer (arXiv:2208.04933) is also a diagonal state-space model. The discretized
+    matrices of a trained layer give `nu_log`, `theta_log`, `B_re` and `B_im`. S5's time
+    steps and initial values, which training needs, are not in the package.
+
     Attributes:
         num_units: `H`, at least 0.
         num_states: `N`; None for `num_units`.

@@ -59,6 +59,11 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
     lightning attention. With `key_decay=True`, it is that of gated linear attention
     (GLA). Pass the logarithm g of the decay, at most 0; without decay, pass zeros.
 
+    Mamba-3 (arXiv:2603.15569) without MIMO is two steps for each token. The first step
+    has `g = dt A`, q = 0, the previous k, and the previous v times
+    `dt (1 - lambda) exp(dt A)`. The second step has g = 0, the token's q and k, and v
+    times `dt lambda`. The layer rotates q and k by sums of angles.
+
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `LinearAttentionInputs(q, k, v, g)` with q and k
     `[batch, M, K]`, v `[batch, N, V]`, and g `[batch, N]`, or `[batch, N, K]` with
@@ -116,6 +121,10 @@ class DeltaMemoryCell(DecayMemoryCell):
     `|1 - beta sum(k * k)|`. Pass the logarithm g of the decay, at most 0; without
     decay, pass zeros. `nnx.GatedDeltaNet` is a layer with this rule. With
     `key_decay=True`, it is Kimi delta attention (KDA).
+
+    DeltaProduct (arXiv:2502.10297) writes several values for each token; each value is
+    a step. The first step of a token has the token's g, and the last step has the
+    token's q. In the other steps, g and q are zeros. Use the output of the last step.
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `DeltaInputs(q, k, v, g, beta)` with q and k
