@@ -141,7 +141,41 @@ class ParamsWrapper(WrapperCell[State]):
 
     A subclass defines `own_specs`, calls `init_params` in `init`, and `checked_params`
     in `apply`. The parameters of the wrapped cell are stored under the cell's scope,
-    e.g. `gru_cell`.
+    e.g. `gru_cell`. If `apply` draws random numbers, define `is_random` as True. Without
+    a key, draw nothing, and pass None to the wrapped cell.
+
+    Example:
+        A dense layer with dropout before a cell, as in Tacotron.
+
+        >>> import jax, jax.numpy as jnp, jaxrnn
+        >>> from jaxrnn.extend import ParamsWrapper, affine, affine_specs, fields
+        >>> @fields.dataclass
+        ... class Prenet(ParamsWrapper):
+        ...     units: int = fields.count(default=8)
+        ...     is_random = property(lambda self: True)
+        ...
+        ...     def own_specs(self, depth):
+        ...         return {"prenet": affine_specs(depth, self.units)}
+        ...
+        ...     def init(self, key, inputs, dtype=None):
+        ...         batch, depth = inputs.shape
+        ...         hidden = jax.ShapeDtypeStruct((batch, self.units), inputs.dtype)
+        ...         return self.init_params(key, depth, hidden, dtype)
+        ...
+        ...     def apply(self, params, inputs, state, key=None):
+        ...         own, inner = self.checked_params(params, inputs, key)
+        ...         hidden = jax.nn.relu(affine(own["prenet"], [inputs], inputs.dtype))
+        ...         if key is not None:  # In training.
+        ...             key, own_key = jax.random.split(key)
+        ...             keep = jax.random.bernoulli(own_key, 0.5, hidden.shape)
+        ...             hidden = jnp.where(keep, hidden / 0.5, 0)
+        ...         return self.cell.apply(inner, hidden, state, key)
+        >>> cell, x = Prenet(jaxrnn.LSTMCell(4)), jnp.ones((2, 5, 3))
+        >>> params = cell.init(jax.random.key(0), x[:, 0])
+        >>> bound = cell.bind(params, jax.random.key(1))
+        >>> outputs, _ = jaxrnn.dynamic_rnn(bound, x, dtype=x.dtype)
+        >>> list(params), outputs.shape
+        (['prenet', 'lstm_cell'], (2, 5, 4))
     """
 
     # The wrapper and the wrapped cell may read different inputs.

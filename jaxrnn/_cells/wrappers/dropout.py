@@ -32,6 +32,9 @@ class DropoutWrapper(WrapperCell[State]):
     the output of the same step. By default, c of an LSTM is never dropped, unless it
     shares an array with h (`state_is_tuple=False`).
 
+    If the state is dropped with a new mask at each step, a slower scan runs the cell.
+    With `variational_recurrent`, an affine cell such as an LSTM runs in XLA's loop.
+
     Attributes:
         cell: The wrapped cell.
         input_keep_prob: The probability of keeping an entry of the inputs, in [0, 1].
