@@ -141,8 +141,8 @@ class ParamsWrapper(WrapperCell[State]):
 
     A subclass defines `own_specs`, calls `init_params` in `init`, and `checked_params`
     in `apply`. The parameters of the wrapped cell are stored under the cell's scope,
-    e.g. `gru_cell`. If `apply` draws random numbers, define `is_random` as True. Without
-    a key, draw nothing, and pass None to the wrapped cell.
+    e.g. `gru_cell`. If `apply` draws random numbers, define `is_random` as True.
+    Without a key, draw nothing, and pass None to the wrapped cell.
 
     Example:
         A dense layer with dropout before a cell, as in Tacotron.
