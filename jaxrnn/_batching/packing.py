@@ -43,6 +43,9 @@ class Packed(NamedTuple):
 
     A pack is a pytree. Its rows may be split, or divided over devices.
 
+    For a time-major run, swap the first two axes of the inputs and of the resets, but
+    pass the lengths of the original pack. Swap the outputs back before you unpack them.
+
     `unpack` and `at_ends` require that each sequence has an id of its own in the whole
     pack. Grain and T5X count anew in each row, which raises an error outside of `jit`,
     but under `jit` gives wrong results, because the ids are not known. Renumber such a
