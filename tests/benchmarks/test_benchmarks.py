@@ -184,7 +184,6 @@ OTHER = {
     "README.md": {"556 ms", "819 ms", "16.4 ms", "77.9 ms"},  # Of the examples' pages.
     "docs/guide/long_sequences.md": {"219 MiB", "5.6 MiB", "62.5 MiB"},
     "docs/guide/recurrences.md": {"22 MiB", "1,367 MiB"},
-    "docs/guide/accelerators.md": {"3 GiB", "16 GiB"},  # Of the output above it.
 }
 
 
