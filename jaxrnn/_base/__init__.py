@@ -1,5 +1,6 @@
-"""Arrays, nests (pytrees), checks of arguments, keys, shardings and derivatives.
+"""Helpers for arrays, nests (pytrees), arguments, keys, shardings and derivatives.
 
-Imports JAX and NumPy, and nothing else of the package. Never here: cells, drivers and
-loops, or a function that only one other folder needs.
+This folder imports JAX and NumPy, but no other folder of the package. It contains no
+cell, no loop and no public function such as `dynamic_rnn`. A helper that only one
+other folder uses belongs in that folder.
 """

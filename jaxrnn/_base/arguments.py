@@ -1,6 +1,6 @@
-"""Checks of one value or one array, each a one-line call.
+"""Checks one value or one array; a check is one call.
 
-In this order: any value, options, and arrays. `inputs.py` checks nests of arrays.
+Checks of any value come first, then options, then arrays. `inputs.py` checks nests.
 
 Messages have the form `<argument> must be <this>, got <that>. <Fix>.`
 """
@@ -38,9 +38,9 @@ def is_list_of(value: object, count: int) -> bool:
 
 
 def check_instance(name: str, value: T, kinds: Any, what: str, fix: str = "") -> T:
-    """Returns the value; raises TypeError unless it has a type in `kinds`.
+    """Returns `value` if it is an instance of `kinds`; otherwise raises TypeError.
 
-    `what` names the types in the message.
+    `what` describes these types in the message, for example "a string".
     """
     expect(isinstance(value, kinds), name, f"be {what}", value, fix, error=TypeError)
     return value
@@ -59,7 +59,7 @@ def check_function(name: str, value: T, what: str = "a function", fix: str = "")
     """
     is_function = callable(value) and not isinstance(value, type)
     expect(is_function, name, f"be {what}", value, fix, error=TypeError)
-    if isinstance(value, np.ufunc):  # It would convert traced arrays to NumPy arrays.
+    if isinstance(value, np.ufunc):  # A ufunc fails on traced arrays.
         is_of_jax = hasattr(jnp, value.__name__)
         fix = f"Pass `jnp.{value.__name__}`." if is_of_jax else "Write it in JAX."
         raise TypeError(f"`{name}` must be {what} of JAX arrays, got {value!r}. {fix}")
@@ -73,9 +73,9 @@ def check_given(name: str, value: T | None, fix: str, what: str = "given") -> T:
 
 
 def as_bool(name: str, value: object, fix: str = "") -> bool:
-    """Returns `value` as a Python bool; errors refer to the value as `name`.
+    """Returns `value` as a Python bool; errors call the value `name`.
 
-    `fix` says what to do about other values, except traced ones.
+    `fix` is the hint for a rejected value; a traced value gets the hint `STATIC`.
 
     Raises:
         TypeError: If `value` is neither a Python nor a NumPy bool. Strings, numbers and
@@ -95,14 +95,14 @@ def as_count(
     fix: str = "Omit the argument to use the default.",
     most: int = INT32_MAX,
 ) -> int:
-    """Returns `count` as an int; `most` defaults to the largest size of an axis.
+    """Returns `count` as an int, if it is between `least` and `most`.
 
     Args:
         name: The name of the argument, for messages.
         count: The argument.
         least: The smallest value that is accepted.
-        fix: What the caller can do about another value, for messages.
-        most: The largest value that is accepted.
+        fix: The hint for a rejected value.
+        most: The largest value that is accepted, by default the largest int32.
 
     Raises:
         TypeError: If `count` is not an integer.
@@ -131,10 +131,10 @@ def as_axis_size(name: str, size: AxisSize, fix: str = "") -> AxisSize:
 
 
 def as_dtype(dtype: DType, name: str = "dtype") -> DType:
-    """The dtype that JAX uses for `dtype`: float32 for float64 unless x64 is on.
+    """Returns the dtype that JAX uses; without x64, float32 in place of float64.
 
-    If the returned dtype differs from `dtype`, the function warns as JAX does, unless
-    `dtype` is a Python type.
+    If the returned dtype differs from `dtype`, the function warns, as JAX does. Python
+    types such as `float` cause no warning.
 
     Raises:
         TypeError: If `dtype` does not name a dtype.
@@ -156,7 +156,10 @@ def as_dtype(dtype: DType, name: str = "dtype") -> DType:
 
 
 def has_shape(array: Any, shape: tuple) -> bool:
-    """Whether an array has a shape: None is any size, and a final `...` any axes."""
+    """Whether an array has `shape`.
+
+    In `shape`, None matches any size, and a final `...` matches any number of axes.
+    """
     got = np.shape(array)
     if shape and shape[-1] is ...:
         shape = shape[:-1]
@@ -173,7 +176,10 @@ def shape_text(shape: tuple) -> str:
 def check_shape(
     name: str, array: object, shape: tuple, must: str = "", fix: str = ""
 ) -> None:
-    """Raises ValueError unless `has_shape(array, shape)`; `must` may state a rule."""
+    """Raises ValueError unless `has_shape(array, shape)`.
+
+    `must` replaces the words "have shape ..." in the message.
+    """
     must = must or f"have shape {shape_text(shape)}"
     expect(has_shape(array, shape), name, must, array, fix)
 
@@ -187,15 +193,15 @@ def check_rank(name: str, array: Any, least: int, axes: str, fix: str = "") -> N
 def as_integers(
     name: str, values: object, what: str, *shapes: tuple[int | None, ...], fix: str = ""
 ) -> Any:
-    """Converts integers to a NumPy array, or to a JAX array if they hold JAX arrays.
+    """Converts integers to a NumPy array, or to a JAX array if a leaf is a JAX array.
 
     Args:
         name: The name of the argument.
         values: The user's argument.
         what: A description of the expected integers, for messages.
-        *shapes: The accepted shapes, in which None stands for any size; all shapes if
-            there are none.
-        fix: What to do about values that are not integers.
+        *shapes: The accepted shapes, in which None matches any size. Without
+            `shapes`, any shape is accepted.
+        fix: The hint for values that are not integers.
 
     Raises:
         TypeError: If the values are not integers, or a masked array.

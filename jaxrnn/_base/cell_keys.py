@@ -1,14 +1,14 @@
-"""Derives the random keys with which cells run the steps of a sequence.
+"""Derives a random key for each step of a sequence.
 
-The key that a cell gets at step t draws the same numbers as `fold_in(key, t)`, where
-`key` is the key of the bound cell. Random numbers therefore do not depend on unrolling,
-on memory strategies or on the backend.
-Variational dropout draws once per run, and therefore also needs a key for the run.
+At step t, a cell draws the same numbers as with `fold_in(key, t)`, where `key` is the
+key of the bound cell. Random numbers therefore do not depend on unrolling, on memory
+strategies or on the backend.
 
-At each step, a cell gets the step's key and the run's key, as one JAX key with a custom
-implementation. The implementation draws from the step's key, and splits or folds both
-keys. Regardless of how a cell derives a key for an inner cell, the derived key still
-holds a key for the run.
+Variational dropout draws once per run, so a cell also needs a key for the whole run.
+At each step, the cell gets one JAX key that contains both: the step's key and the run's
+key. Its custom implementation draws from the step's key, and splits or folds both
+keys. However a cell derives a key for an inner cell, the derived key also contains a
+key for the run.
 """
 
 import functools
@@ -24,7 +24,7 @@ from .typing import Array, ArrayLike, Key
 
 
 def check_key(key: Key) -> None:
-    """Raises unless `key` is a single random key (under vmap, one key for each entry).
+    """Raises unless `key` is one random key (under `vmap`, one for each mapped entry).
 
     Raises:
         TypeError: If `key` is not a random key.
@@ -47,13 +47,16 @@ def check_key_or_none(key: object) -> None:
 # No step has this index, so the run's key differs from every step's key.
 RUN = 2**32 - 1
 
-# Maps the implementation of a key that holds two keys to the implementation of each.
+# Maps the implementation of a combined key to the implementation of its two keys.
 _IMPL_OF_PARTS: dict[Any, Any] = {}
 
 
 @functools.cache
 def _of_both(impl: object) -> Any:
-    """A key implementation: one key holds the run's key, then the step's key."""
+    """Returns the implementation of a key that contains the run's and the step's key.
+
+    `impl` is the implementation of these two keys.
+    """
     size = jax.random.key_data(jax.random.key(0, impl=impl)).size
     held = functools.partial(jax.random.wrap_key_data, impl=impl)
 
@@ -112,15 +115,15 @@ def run_key(key: Key) -> Key:
 
 
 def cell_at_step(cell: Any, t: Array) -> Any:
-    """The cell with its keys for step `t`; a cell without `at_step` does not change.
+    """Returns the cell with its keys for step `t`, from the method `at_step`, if any.
 
-    A cell that forwards attributes to an inner cell has no `at_step` of its own, and
-    that of the inner cell would return the inner cell.
+    A cell may forward all attributes to an inner cell. Then `cell.at_step` would be the
+    inner cell's method, which returns the inner cell. So the lookup does not forward.
     """
     has_method = inspect.getattr_static(cell, "at_step", None) is not None
     return cell.at_step(t) if has_method else cell
 
 
 def fold_in(key: Key | None, data: int | Array) -> Key | None:
-    """A key derived from `key` and the number `data`; None if `key` is None."""
+    """Applies `jax.random.fold_in`; returns None if `key` is None."""
     return None if key is None else jax.random.fold_in(key, data)

@@ -1,4 +1,4 @@
-"""Tools for derivatives, which know nothing of runs and cells.
+"""Tools for derivatives of any function; this file knows neither cells nor runs.
 
 * `with_float32_gradients` makes JAX sum gradients over steps in float32. If every step
   reads an array, such as a parameter, the gradient of the array is a sum over the
@@ -27,10 +27,10 @@ from .typing import Array, PyTree
 def with_float32_gradients(tree: PyTree) -> Callable[[], PyTree]:
     """Returns a function that returns `tree`, for the body of a loop over steps.
 
-    Call the function inside the body, at each step. Each result has the tangent of a
-    float32 copy, which the step casts to the narrow dtype. The transpose of the loop
-    therefore adds the cotangents of all steps in float32, and rounds once, after the
-    loop. The values of the copy are never read.
+    Call the function inside the body, at each step. Its result has the values of
+    `tree`, but takes its tangent from a float32 copy, made before the loop. The
+    transpose of the loop therefore adds the cotangents of all steps in float32, and
+    rounds once, after the loop.
     """
     leaves, structure = jax.tree.flatten(tree)
     copies = [_float32_copy(leaf) for leaf in leaves]
@@ -62,7 +62,8 @@ def straight_through(value: Array, tangent_from: Array) -> Array:
 
 @functools.partial(straight_through.defjvp, symbolic_zeros=True)
 def _tangent_of_other(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    # An unperturbed value also needs the other array's tangent in the next derivative.
+    # If the value has no tangent, the result of this rule is `straight_through` again,
+    # so that a second derivative also takes the tangent of the other array.
     value = primals[0] if is_perturbed(tangents[0]) else straight_through(*primals)
     return value, instantiated(tangents[1])
 
@@ -77,9 +78,12 @@ def closure_converted(
         *args: The arguments of `fn`.
 
     Returns:
-        `(pure, arrays, types, program)`: `pure` closes over no arrays, and
-        `pure(arrays, *args)` equals `fn(*args)`; `arrays` are the arrays that `fn`
-        closed over; `types` are the types of the results; `program` is the jaxpr.
+        `(pure, arrays, types, program)`:
+
+        * `pure` closes over no arrays, and `pure(arrays, *args)` equals `fn(*args)`.
+        * `arrays` is the list of the arrays that `fn` closed over.
+        * `types` is the nest of the types of the results.
+        * `program` is the jaxpr.
     """
     closed, types = jax.make_jaxpr(fn, return_shape=True)(*args)
     structure = jax.tree.structure(types)
@@ -94,7 +98,7 @@ def closure_converted(
 def has_reverse_rule(program: Any) -> bool:
     """Whether a jaxpr calls a `jax.custom_vjp`, which has no forward mode.
 
-    Inside a `jax.custom_jvp`, whose rule replaces its function, such calls are ignored.
+    Calls inside a `jax.custom_jvp` do not count, because its rule replaces them.
     """
 
     def inner(eqn: Any) -> list:
@@ -111,11 +115,12 @@ def has_reverse_rule(program: Any) -> bool:
 
 
 def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
-    """`fn` with a rule for reverse mode, which can be the only mode of `fn`.
+    """Gives `fn` a rule for reverse mode; `fn` need not support forward mode.
 
-    Under `vmap`, JAX maps over the tangents that a `jax.custom_jvp` computes, which
-    fails for the tangents of a `jax.custom_vjp` in the loop. With this rule, JAX first
-    transposes the tangents, as it does for a scan.
+    Without this rule, the gradient of a loop fails under `vmap` if a step calls a
+    `jax.custom_vjp`: JAX would map over the tangents of the loop's `jax.custom_jvp`,
+    and a `jax.custom_vjp` has no tangents. With this rule, JAX transposes the tangents
+    before it maps over them, as it does for a scan.
     """
 
     def run(*args: PyTree) -> PyTree:
@@ -149,7 +154,7 @@ def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
 
 
 def as_function_of(fn: Callable, args: Sequence, indices: Sequence[int]) -> Callable:
-    """`fn` as a function of the arguments at `indices`; the others are in `args`."""
+    """Returns `fn` as a function of `args` at `indices`; other arguments are fixed."""
 
     def run(*given: PyTree) -> PyTree:
         replaced = dict(zip(indices, given, strict=True))
@@ -159,7 +164,7 @@ def as_function_of(fn: Callable, args: Sequence, indices: Sequence[int]) -> Call
 
 
 def jvp_of_perturbed(fn: Callable, args: Sequence, d_args: Sequence) -> tuple[Any, Any]:
-    """`jax.jvp(fn, args, d_args)` for arrays; a tangent may be a symbolic zero."""
+    """Computes `jax.jvp(fn, args, d_args)`; a tangent may be a symbolic zero."""
     perturbed = [i for i, d in enumerate(d_args) if is_perturbed(d)]
     primals = [args[i] for i in perturbed]
     tangents = [d_args[i] for i in perturbed]
@@ -169,12 +174,11 @@ def jvp_of_perturbed(fn: Callable, args: Sequence, d_args: Sequence) -> tuple[An
 def with_forward_only(
     fn: Callable[..., PyTree], forward_only: Callable[..., PyTree]
 ) -> Callable[..., PyTree]:
-    """A function that runs `fn` in a derivative, and otherwise `forward_only`.
+    """Returns a function that runs `fn` if differentiated, otherwise `forward_only`.
 
     Args:
         fn: A function of pytrees of arrays.
-        forward_only: A function with the same results up to rounding, which is faster
-            if the call is not differentiated.
+        forward_only: A faster function with the same results up to rounding.
     """
 
     def run(*args: PyTree) -> PyTree:
@@ -194,7 +198,7 @@ def with_forward_only(
 def without_checks(f: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """Returns the function without its run-time checks.
 
-    Checks have effects, which exported files cannot represent.
+    A check is an effect in JAX, and `jax.export` cannot export effects.
     """
     checked = checkify.checkify(f, errors=frozenset())
     return lambda *arguments: checked(*arguments)[1]

@@ -1,4 +1,4 @@
-"""The one check, `expect`; descriptions of values for messages; errors and warnings.
+"""Raises errors and warnings, and describes values in their messages.
 
 A message reads `<argument> must be <this>, got <that>. <Fix>.`
 """
@@ -39,10 +39,12 @@ def name_of(value: object) -> str:
 
 
 def describe(value: object) -> str:
-    """Describes a value, or the parts of a short list or tuple.
+    """Describes a value in a message.
 
-    An array is described as `float32[4, 8]`, None, a number or a string by its
-    `repr`, and any other object by its type.
+    * An array is shown as `float32[4, 8]`.
+    * None, a number or a string is shown by its `repr`.
+    * A short list or tuple is shown with a description of each entry.
+    * Any other object is shown by its type.
     """
     shape = getattr(value, "shape", None)
     dtype = getattr(value, "dtype", None)
@@ -73,8 +75,8 @@ def expect(
         ok: Whether the value is accepted; not a traced array.
         name: The name of the argument.
         must: What the argument must do, such as "be at least 1".
-        got: The value, of which the message shows an array's type or a short repr.
-        fix: What the caller can do, a sentence, or nothing.
+        got: The value, which the message shows as `describe(got)`.
+        fix: A sentence that says what the caller can do, or "".
         error: The class of the error.
     """
     if not ok:
@@ -82,7 +84,10 @@ def expect(
 
 
 def counted(count: int, noun: str, plural: str = "") -> str:
-    """The count with its noun, such as `1 row` or `4 rows`; the plural may differ."""
+    """The count with its noun, such as `1 row` or `4 rows`.
+
+    `plural` is the plural of the noun; by default, the noun with an s.
+    """
     return f"{count} {noun if count == 1 else plural or noun + 's'}"
 
 
@@ -135,8 +140,8 @@ def error_note(text: str) -> Iterator[None]:
 def warn(text: str) -> None:
     """Warns at the line of the user's code that called this package.
 
-    Python 3.11 lacks `skip_file_prefixes` of `warnings.warn`, so this function itself
-    counts the frames between the user's line and `warnings.warn`.
+    Python 3.11 lacks the argument `skip_file_prefixes` of `warnings.warn`, so this
+    function counts the frames between the user's line and `warnings.warn`.
     """
     frame = sys._getframe(1)
     level = 2
@@ -147,5 +152,5 @@ def warn(text: str) -> None:
 
 
 def _package_of(frame: FrameType) -> str:
-    """The package of the frame's module; code that is run by `exec` may have none."""
+    """The package of the frame's module, or "None" for code that `exec` runs."""
     return str(frame.f_globals.get("__name__")).partition(".")[0]

@@ -64,8 +64,7 @@ _INSTEAD = {
     "param_dtype": "Pass the dtype to `cell.init(key, inputs, dtype)`.",
     "input_size input_dim in_features": "`init` reads the depth from the inputs.",
     "num_layers": "Stack cells with `MultiRNNCell([cell, ...])`.",
-    "bidirectional": "Two directions are two cells, as for "
-    "`bidirectional_dynamic_rnn`.",
+    "bidirectional": "Pass one cell for each direction to `bidirectional_dynamic_rnn`.",
     "dropout rate": "Use `DropoutWrapper(cell, output_keep_prob=1 - rate)`.",
     "recurrent_dropout": "Use `DropoutWrapper(cell, state_keep_prob=1 - rate)`.",
     "forget_bias cell_clip proj_clip activation": "Pass it to the cell's constructor.",
@@ -81,8 +80,8 @@ _INSTEAD = {
     "eos_id eos_token_id bos_token_id decoder_start_token_id": "It is a field of "
     "`jaxrnn.decode.Model`: `eos_id` or `start_ids`.",
     "pad_token_id": "Omit it: after the end, ids are `eos_id`; see `Decoded.lengths`.",
-    "input_ids inputs_embeds decoder_input_ids": "Run a prompt with `dynamic_rnn`, "
-    "except its last id; pass the state and this id to `Model`.",
+    "input_ids inputs_embeds decoder_input_ids": "Run `dynamic_rnn` over the prompt "
+    "without its last id. Pass the state and the last id to `Model`.",
     "num_return_sequences": "`beam_search` returns all beams. For several samples, "
     "repeat the state and the start ids with `tile_beams`.",
     "early_stopping": "Omit it: the search ends when all beams are finished, and "
@@ -91,10 +90,10 @@ _INSTEAD = {
     "coverage_penalty coverage_penalty_weight": "Use "
     "`jaxrnn.contrib.BeamSearchDecoder`.",
     "bad_words_ids suppress_tokens min_p typical_p epsilon_cutoff eta_cutoff "
-    "logits_processor": "Set logits to -inf in `project`.",
+    "logits_processor": "In `project`, set the logits of unwanted ids to -inf.",
     "repetition_penalty frequency_penalty no_repeat_ngram_size min_length "
     "min_new_tokens forced_bos_token_id forced_eos_token_id begin_suppress_tokens "
-    "prefix_allowed_tokens_fn": "Remember the ids in the cell's state, and change the "
+    "prefix_allowed_tokens_fn": "Store the ids in the cell's state, and change the "
     "logits in `project`, as in the guide on loops, 'Coming from generate'.",
     "streamer": "Call `jax.debug.callback` on the ids in `embed`.",
     "stopping_criteria": "Write a `jaxrnn.contrib.Helper`, and run it with "
@@ -107,9 +106,9 @@ _INSTEAD = {
 
 
 def with_hints(target: T) -> T:
-    """Decorates a function or class, to explain arguments that it does not have.
+    """Decorates a function or class: unknown arguments raise an error with a hint.
 
-    The error for an argument under another library's name, such as `hidden_size`, says
+    If an argument has another library's name, such as `hidden_size`, the hint says
     which argument to use. For a class, the constructor is decorated.
     """
     function: Any = target
@@ -128,8 +127,8 @@ def with_hints(target: T) -> T:
 def check_names(function: Any, args: Sequence[object], names: Collection[str]) -> None:
     """Raises TypeError, with a hint, unless all names are arguments of the function.
 
-    `args` are the positional arguments, the first of which may be the object of a
-    method.
+    `args` are the positional arguments. If the function is a method, `args[0]` is the
+    object.
     """
     known = _parameters(function)
     if any(p.kind is p.VAR_KEYWORD for p in known.values()):

@@ -2,8 +2,8 @@
 
 `arguments.py` checks one value or one array.
 
-`like` compares a nest of arrays with the types that the arrays must have. A type
-is a `jax.ShapeDtypeStruct`, or an array, of which only shape and dtype are read.
+`as_like` compares a nest of arrays with a nest of types. A type is a
+`jax.ShapeDtypeStruct`, or an array of which only the shape and the dtype are read.
 """
 
 import functools
@@ -51,7 +51,9 @@ def as_array(name: str, leaf: object) -> Array:
 
 
 def as_booleans(name: str, values: Any, fix: str, convert: bool = True) -> Array:
-    """The values as an array of booleans; unless `convert`, they are an array already.
+    """Returns the values as an array of booleans.
+
+    If `convert` is False, the values must be an array.
 
     Raises:
         ValueError: If the values are None.
@@ -63,9 +65,9 @@ def as_booleans(name: str, values: Any, fix: str, convert: bool = True) -> Array
 
 
 def as_arrays(name: str, state: PyTree) -> PyTree:
-    """`state` with arrays as leaves; Python numbers lose their weak type.
+    """Converts the leaves of `state` to arrays; errors call the state `name`.
 
-    Errors refer to the state as `name`.
+    A Python number becomes a strongly typed array, such as float32.
 
     Raises:
         ValueError: If the state holds None.
@@ -74,8 +76,8 @@ def as_arrays(name: str, state: PyTree) -> PyTree:
 
     def as_leaf(name: str, leaf: object) -> Array:
         array = as_array(name, leaf)
-        # The first step would return a strongly typed array in place of a weakly typed
-        # number, and so change the type of the loop's carry.
+        # If the carry of a loop held a weakly typed number, the first step would
+        # return a strongly typed array, and JAX would reject the changed type.
         return array if is_array(leaf) else array.astype(array.dtype)
 
     return map_named(name, as_leaf, state)
@@ -95,14 +97,14 @@ def check_concrete(
     fix: str = "Call this function outside jit, grad and vmap, and pass its result in.",
     why: str = "",
 ) -> None:
-    """Raises TypeError for a traced array; `why` says why values are needed."""
+    """Raises TypeError for a traced array; `why` says why its values are needed."""
     must = f"be concrete, since {why}" if why else "be concrete"
     for full, leaf in named_leaves(name, tree):
         expect(not is_traced(leaf), full, must, leaf, fix, error=TypeError)
 
 
 def named_inputs(inputs: PyTree, name: str = "inputs") -> list[tuple[str, Array]]:
-    """The leaves of `inputs` with their names.
+    """The leaves of `inputs`, each with its name, such as `inputs['a']`.
 
     Raises:
         ValueError: If `inputs` has no leaf.
@@ -140,27 +142,28 @@ def as_like(
 ) -> PyTree:
     """Returns the nest with arrays as leaves; raises unless it has the wanted types.
 
-    Where `want` holds None, so must the nest. Weakly typed numbers are cast. A named
-    tuple gets the wanted class if the fields are equal. A TensorArray must have been
-    created with the same arguments as the wanted one, but may have more elements.
+    Where `want` holds None, the nest must hold None too. Weakly typed numbers are cast
+    to the wanted dtype. A named tuple gets the wanted class if the fields are equal. A
+    TensorArray must have been created with the same arguments as the wanted
+    TensorArray, but may have more elements.
 
     Args:
-        name: The name of the nest; `state` names a leaf `state.c`.
+        name: The name of the nest; if it is `state`, a leaf is called `state.c`.
         got: The nest.
         want: The wanted nest of types.
         skip: The number of first axes whose sizes may differ.
         strict: Whether sequence types must agree. If False, a list may replace a tuple.
         wider: Whether a leaf may have a wider floating-point dtype.
         any_dtype: Whether a leaf may have any dtype.
-        fix: What to do.
-        error: The error for another dtype.
+        fix: The hint for the caller.
+        error: The class of the error for a wrong dtype.
         convert: Whether to convert leaves to arrays. If False, all leaves must be
             arrays of NumPy or JAX, or types.
 
     Raises:
         ValueError: If the structure or a shape differs.
-        TypeError: If a leaf is not an array, a dtype differs or, with `strict`, a
-            sequence type.
+        TypeError: If a leaf is not an array, if a dtype differs or, with `strict`, if
+            a sequence type differs.
     """
     got = with_tuples_of(want, got)
     check_structure(f"`{name}`", opaque(want), opaque(got), strict, fix)
@@ -223,7 +226,7 @@ def check_structure(
 
 
 def warn_of_plain_pair(name: str, size: Size, state: PyTree) -> None:
-    """Warns of a plain pair in the state where the size has an `LSTMStateTuple`.
+    """Warns if the state has a plain pair where `size` has an `LSTMStateTuple`.
 
     TensorFlow accepts the pair as `(c, h)`, but other libraries use the order (h, c).
     """
@@ -253,9 +256,9 @@ def _fix_of_plain_tuple(kind: Any) -> str:
 
 
 def _named_tuple(want: Any, got: Any) -> Any:
-    """The class of a named tuple in a structure, at the place of a plain one in `got`.
+    """Finds a named tuple in `want` where `got` has a plain tuple or list.
 
-    None if there is none.
+    Returns its class, or None if there is no such place.
     """
     if want.node_data() is None or got.node_data() is None:
         return None

@@ -1,4 +1,4 @@
-"""Arithmetic, dtypes, and values that are known while a program is traced."""
+"""Arithmetic, casts, and tests whether values are known while a program is traced."""
 
 from typing import Any
 
@@ -28,8 +28,8 @@ def clip_symmetric(x: Array, bound: float | None) -> Array:
 def expand_rows(mask: Array, leaf: Array) -> Array:
     """Appends axes of size 1 to the mask `[batch]`, up to the rank of `leaf`.
 
-    A mask `[batch, size]` has equal entries in each row. If the leaf has another size,
-    only the first column of the mask is used.
+    A mask `[batch, size]` repeats one value in each row. If the leaf is
+    `[batch, other_size]`, the result is the first column of the mask, `[batch, 1]`.
     """
     if mask.ndim == leaf.ndim == 2 and mask.shape[1] != leaf.shape[1]:
         return mask[:, :1]
@@ -152,7 +152,7 @@ def concrete_or_none(values: object) -> np.ndarray | None:
     if is_traced(values):
         return None
     if isinstance(values, jax.Array):
-        # A process cannot read what is on devices of other processes.
+        # A process cannot read arrays on devices of other processes.
         if is_traced(jnp.zeros(())) or not values.is_fully_addressable:
             return None
     return np.asarray(values)
@@ -168,8 +168,8 @@ def _kind(dtype: DType) -> int:
 def batch_maximum(x: Array) -> Array:
     """Returns `x`; under `vmap`, its maximum over the mapped axis, without that axis.
 
-    For a condition that decides how much a loop runs. If each mapped entry had its own
-    condition, JAX would run both branches and select between their results.
+    Apply this function to a condition that lets a loop skip work. If each mapped entry
+    had its own condition, JAX would run both branches and select between the results.
     """
     return x
 

@@ -1,4 +1,4 @@
-"""The meshes of arrays and the axes of `shard_map`, as the types of arrays tell them.
+"""Reads meshes of devices, and axes of `shard_map`, from the types of arrays.
 
 `sharding.py` moves arrays between devices.
 """
@@ -42,8 +42,8 @@ def explicit_mesh_of(tree: PyTree) -> Any:
 def in_explicit_mesh_of(tree: PyTree) -> contextlib.AbstractContextManager:
     """The context of the explicit mesh of the arrays, for a scan over steps.
 
-    Without it, JAX 0.12 fails to differentiate a scan that reads divided arrays, or
-    multiplies by a kernel.
+    Outside this context, JAX 0.12 fails to differentiate a scan that reads arrays
+    divided over devices, or that multiplies by a kernel.
     """
     mesh = explicit_mesh_of(tree)
     if mesh is None:

@@ -1,4 +1,4 @@
-"""Names: the module that a public name shows, optional imports, and missing names."""
+"""Sets the modules of public names, and imports modules that may be missing."""
 
 import importlib
 import inspect
@@ -11,8 +11,7 @@ def set_module(module: str) -> None:
     """Sets `__module__` of private classes and functions in a module's `__all__`.
 
     Pickles, reprs and tracebacks name a class or function by its `__module__`. With the
-    name of the public module, pickles survive a move of private files. `set_module` of
-    NumPy serves the same purpose.
+    name of the public module, pickles stay valid if private files move.
     """
     namespace = vars(sys.modules[module])
     for value in map(namespace.get, namespace["__all__"]):
@@ -39,10 +38,10 @@ def import_optional(module: str, install: str = "") -> Any:
 
 
 def missing_name(module: str, name: str, hints: Mapping[str, str]) -> AttributeError:
-    """The error for a module's `__getattr__` to raise.
+    """Returns the error that a module's `__getattr__` raises for a missing name.
 
-    Python replaces this error with an ImportError of its own, without the hint, if the
-    name is missing in a statement `from module import name`.
+    A statement `from module import name` shows Python's own ImportError instead,
+    without the hint.
 
     Args:
         module: The name of the module.

@@ -13,11 +13,11 @@ from .typing import Array, DType, Params
 
 
 def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
-    """`[a, b, ...] @ kernel + bias`, `[..., columns]` in `dtype`.
+    """Computes `[a, b, ...] @ kernel + bias`, an array `[..., columns]` of `dtype`.
 
     As in TensorFlow, the concatenated operands are multiplied by the kernel in a single
-    matrix product, and the bias is added to the result. The product is accumulated in
-    `dtype` if `dtype` is wider than the operands' dtype.
+    matrix product, and the bias is added to the result. If `dtype` is wider than the
+    operands' dtype, the product is accumulated in `dtype`.
 
     Args:
         params: A dict with the `kernel` `[a + b + ..., columns]` and, if there is one,
@@ -29,7 +29,7 @@ def affine(params: Params, operands: Sequence[Array], dtype: DType) -> Array:
 
 
 def plus_bias(z: Array, params: Params) -> Array:
-    """`z + bias` in the dtype of z, `[..., columns]`; z if there is no bias."""
+    """Adds the bias, if there is one, to z `[..., columns]`, in the dtype of z."""
     if "bias" not in params:
         return z
     return z + jnp.expand_dims(params["bias"].astype(z.dtype), range(z.ndim - 1))
@@ -77,12 +77,12 @@ def dot(operand: Array, kernel: Array, dtype: DType) -> Array:
 
 
 def dot_with_tangent(operand: Array, d_kernel: Array, dtype: DType) -> Array:
-    """`operand @ d_kernel`, whose transpose, the gradient of a kernel, is fast on CPUs.
+    """Computes `operand @ d_kernel` in a form whose transpose is fast on CPUs.
 
-    The gradient of a kernel is a product over all steps and rows, with the axes of the
-    kernel transposed. XLA for CPUs would transpose an operand of the product instead of
-    the result, and then multiply slowly: for 64 steps of 64 rows with 32 units, in 1.3
-    instead of 0.3 ms. The barrier keeps the order.
+    The transpose is the gradient of the kernel, a product over all steps and rows. XLA
+    for CPUs would transpose an operand of this product, although transposing the result
+    is faster: for 64 steps, 64 rows and 32 units, the product takes 0.3 instead of
+    1.3 ms. The barrier keeps the transposition at the result.
     """
     if platform_of(operand) != "cpu":
         return dot(operand, d_kernel, dtype)

@@ -1,4 +1,4 @@
-"""Moves arrays over devices, such as a zero state to the rows of the inputs."""
+"""Shards arrays over devices, for example a zero state like the rows of the inputs."""
 
 import math
 from typing import Any
@@ -14,7 +14,11 @@ from .typing import Array, Key, PyTree
 
 
 def replicated_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
-    """Gathers the arrays on each device of the explicit mesh of `tree` or `beside`."""
+    """Copies the arrays of `tree` to each device of an explicit mesh.
+
+    The mesh is found in the types of `tree` and `beside`, or in the context. Without an
+    explicit mesh, the arrays do not change.
+    """
     mesh = explicit_mesh_of((tree, beside))
     if mesh is None:
         return tree
@@ -23,7 +27,7 @@ def replicated_on_explicit_mesh(tree: PyTree, beside: PyTree = ()) -> PyTree:
 
 
 def parts_of_time(xs: PyTree, axis: int) -> int:
-    """The number of parts into which an explicit mesh divides time."""
+    """The number of parts into which an explicit mesh divides time; 1 if undivided."""
     spec = spec_of_divided_time(xs, axis) or PartitionSpec(None, None)
     names = spec[axis] if isinstance(spec[axis], tuple) else (spec[axis],)
     mesh = explicit_mesh_of(xs)
@@ -31,11 +35,12 @@ def parts_of_time(xs: PyTree, axis: int) -> int:
 
 
 def spec_of_divided_time(xs: PyTree, axis: int) -> PartitionSpec | None:
-    """How an explicit mesh divides rows and time; None if time is not divided.
+    """The spec of the first two axes of the inputs; None if time is not divided.
 
     Args:
-        xs: Inputs with time along `axis`; the first divided leaf decides.
-        axis: 0 or 1.
+        xs: Inputs with time along `axis`. The spec is read from the first leaf whose
+            time is divided.
+        axis: The time axis, 0 or 1.
     """
     if explicit_mesh_of(xs) is None:
         return None
@@ -88,7 +93,7 @@ def zeros_like(x: Array) -> Array:
 
 
 def instantiated(ct: Any) -> Any:
-    """A cotangent as an array, which `jax.custom_vjp` may pass as a symbolic zero."""
+    """Returns a cotangent as an array; `jax.custom_vjp` may pass a symbolic zero."""
     if is_array(ct):
         return ct
     wanted = ct.aval

@@ -1,13 +1,13 @@
-"""Nests, for which the rules of TensorFlow and of JAX's pytrees differ.
+"""Nests of arrays (pytrees), for which TensorFlow and JAX have different rules.
 
 * None is a leaf in TensorFlow and an empty nest in JAX. In jaxrnn, None in a nest of
   inputs or states raises an error instead of being dropped.
-* A `TensorShape` is a leaf in a structure of sizes. It is a leaf in JAX too, which
-  flattens only registered classes, tuples themselves and named tuples.
+* A `TensorShape` is a leaf in a structure of sizes. It is a leaf in JAX too, because
+  JAX flattens plain and named tuples, but no other subclass of `tuple`.
 * TensorFlow distinguishes lists, tuples and named tuples only in strict checks.
 
-States may have read-only parts, which are `ReadOnly` nodes. `serializable` registers
-nodes of states and results with `jax.export`.
+A `ReadOnly` node marks a part of a state that no step changes. `serializable` registers
+the classes of states and results with `jax.export`.
 """
 
 import dataclasses
@@ -26,7 +26,10 @@ T = TypeVar("T", bound=type)
 
 
 class RowlessArray:
-    """The base of `TensorArray`, which counts as one array without a batch axis."""
+    """The base class of `TensorArray`, for code that cannot import `TensorArray`.
+
+    A TensorArray counts as one array without a batch axis.
+    """
 
     _config: Any  # The arguments with which the array was created.
 
@@ -39,7 +42,7 @@ def is_tensor_array(value: object) -> bool:
 def map_parts(
     is_part: Callable[[object], bool], fn: Callable, tree: PyTree, *others: PyTree
 ) -> PyTree:
-    """Maps `fn` over the parts for which `is_part` is true; the rest is unchanged."""
+    """Maps `fn` over the nodes for which `is_part` is true; other leaves stay."""
 
     def of_leaf(x: PyTree, *rest: PyTree) -> PyTree:
         return fn(x, *rest) if is_part(x) else x
@@ -56,7 +59,7 @@ def named_leaves(
     name: str, tree: PyTree, is_leaf: Callable[[object], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
     """A pair `(full name, leaf)` for each leaf; None counts as a leaf."""
-    if jax.tree_util.all_leaves([tree]):  # This is ten times as fast.
+    if jax.tree_util.all_leaves([tree]):  # To flatten one leaf takes ten times as long.
         return iter([(name, tree)])
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_or_none(is_leaf))
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
@@ -142,7 +145,7 @@ class TensorShape(tuple):
         return tuple(self) == (tuple(other) if isinstance(other, list) else other)
 
     def __ne__(self, other: object) -> bool:
-        """Whether `other` has other sizes."""
+        """Whether `other` differs in rank or in a size."""
         return not self == other
 
     __hash__ = tuple.__hash__
@@ -166,7 +169,7 @@ def _dim(name: str, value: int, fix: str = "") -> int:
 def map_sizes(
     fn: Callable[[tuple[int, ...]], PyTree], size: Size, name: str = "size"
 ) -> PyTree:
-    """Maps `fn(shape)` over the leaves of `size`; a shape has no batch axis.
+    """Maps `fn(shape)` over the leaves of `size`; a shape lacks the batch axis.
 
     Args:
         fn: The function of a tuple of ints.
@@ -209,12 +212,12 @@ def with_structure(structure: PyTree, tree: PyTree) -> PyTree:
 
 
 def with_tuples_of(like: PyTree, tree: PyTree, strict: bool = True) -> PyTree:
-    """Gives the named tuples of `tree` the classes that `like` has at their places.
+    """Converts named tuples of `tree` to the classes at the same places in `like`.
 
-    The fields must be equal; for example, an `LSTMStateTuple` of TensorFlow becomes the
-    class of this package, but a tuple with the fields `(hidden, cell)` does not. Unless
-    `strict`, plain tuples and lists also change into named tuples, into each other, and
-    back.
+    The fields must be equal: an `LSTMStateTuple` of TensorFlow becomes an
+    `LSTMStateTuple` of this package, but a tuple with the fields `(hidden, cell)` does
+    not. If `strict` is False, lists, plain tuples and named tuples are also converted
+    into each other.
     """
     if jax.tree.structure(opaque(like)) == jax.tree.structure(opaque(tree)):
         return tree
@@ -234,7 +237,11 @@ def with_tuples_of(like: PyTree, tree: PyTree, strict: bool = True) -> PyTree:
 
 
 def output_of(cell: Any, params: Params, inputs: PyTree, dtype: DType) -> PyTree:
-    """The shapes of the cell's output for `inputs`, in the parameters' dtype."""
+    """The types of the cell's output for one step of `inputs`.
+
+    The dtype is the parameters' dtype. Without parameters, it is `dtype` or, if
+    `dtype` is None, the inputs' dtype.
+    """
     first = jax.tree.leaves(inputs)[0]
     dtypes = (leaf.dtype for leaf in jax.tree.leaves(params))
     dtype = next(dtypes, dtype or first.dtype)
@@ -269,7 +276,7 @@ def without_read_only(state: PyTree) -> PyTree:
 
 
 def with_read_only(state: PyTree, source: PyTree) -> PyTree:
-    """Replaces the read-only parts of `state` by the parts that `source` holds."""
+    """Replaces the read-only parts of `state` by the read-only parts of `source`."""
     parts = iter([x for x in _parts(source) if is_read_only(x)])
     return map_parts(is_read_only, lambda x: next(parts), state)
 
@@ -286,8 +293,8 @@ def _parts(state: PyTree) -> list:
 def serializable(cls: T, name: str | None = None) -> T:
     """Registers a named tuple, or a dataclass that is a pytree, with `jax.export`.
 
-    `name` defaults to the name of the class. JSON must be able to represent the static
-    fields of a dataclass: numbers, strings, None.
+    `name` defaults to the name of the class. The static fields of a dataclass must be
+    JSON values, such as numbers, strings or None.
     """
     name = f"jaxrnn.{name or cls.__name__}"
     node: Any = cls

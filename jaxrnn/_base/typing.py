@@ -10,7 +10,7 @@ Array: TypeAlias = jax.Array
 """JAX's array, `jax.Array`."""
 
 ArrayLike: TypeAlias = jax.typing.ArrayLike
-"""JAX's type of what its functions accept as an array."""
+"""JAX's type for arguments that a function converts to an array."""
 
 Lengths: TypeAlias = jax.Array | np.ndarray | Sequence[int]
 """One integer for each row."""
@@ -58,17 +58,22 @@ Leaf = TypeVar("Leaf")
 
 @runtime_checkable
 class RNNCellLike(Protocol[Output, State]):
-    """The protocol of a cell; `get_initial_state` may replace `zero_state`.
+    """The protocol of a cell: its sizes, its zero state, and one step.
+
+    A cell may have the method `get_initial_state` instead of `zero_state`.
 
     `RNNCellLike[Array, LSTMStateTuple[Array]]` is a cell whose outputs are arrays, and
     whose state is an `LSTMStateTuple` of arrays.
 
-    If the cell also has a method `at_step(t)`, `dynamic_rnn` calls the method with the
-    step `t`, a traced int32 scalar, and runs the cell that the method returns. With
-    this method, random numbers can depend on time. If the cell's states hold the memory
-    of an `AttentionWrapper`, the cell needs a method `start(state)`, which is called
-    once per run; see `RNNCell.start`. If a row's results depend on other rows, the cell
-    needs the attribute `rows_interact = True`; see `RNNCell.rows_interact`.
+    Three further attributes are optional:
+
+    * `at_step(t)` lets random numbers depend on time. `dynamic_rnn` calls the method
+      with the step `t`, a traced int32 scalar, and runs the cell that it returns.
+    * `start(state)` is required if the state holds the memory of an
+      `AttentionWrapper`. `dynamic_rnn` calls the method once per run; see
+      `RNNCell.start`.
+    * `rows_interact = True` is required if a row's results depend on other rows; see
+      `RNNCell.rows_interact`.
     """
 
     @property
@@ -107,9 +112,9 @@ class Bound:
 
 
 def bound_or_none(cell: object) -> Any:
-    """The `BoundCell`, or None for any other object.
+    """Returns `cell` if it is a `BoundCell`, otherwise None.
 
-    The type decides, because a user's cell may keep another cell as `cell`, or forward
-    all attributes to another cell.
+    Its attributes are not a safe test, because a user's cell may also have an attribute
+    `cell`, or forward all attributes to another cell.
     """
     return cell if isinstance(cell, Bound) else None

@@ -1,8 +1,7 @@
-"""Products without axes of size 1.
+"""Works around slow sums in XLA for CPUs (JAX 0.10): drops axes of size 1.
 
-In JAX 0.10, XLA for CPUs sums products along one axis, as derivatives of such products
-do, five times as slowly if another axis has size 1: that of the rows of one sequence,
-of a single head, or of the last step.
+The derivative of a product is often a sum of products along one axis. This sum is five
+times as slow if another axis has size 1, as with one row, one head or one step.
 """
 
 from collections.abc import Callable
@@ -14,7 +13,7 @@ from .typing import Array, PyTree
 
 
 def scaled(factor: Array, x: Array) -> Array:
-    """`x` times a factor for each head, step or key, whichever axes the factor has."""
+    """Multiplies `x` by a factor whose axes are the first axes of `x`."""
 
     def product(factor: Array, x: Array) -> Array:
         return jnp.expand_dims(factor, tuple(range(factor.ndim, x.ndim))) * x
@@ -23,7 +22,7 @@ def scaled(factor: Array, x: Array) -> Array:
 
 
 def unit(x: Array, epsilon: float = 1e-6) -> Array:
-    """`x` divided by its norm over the last axis, with a finite derivative at 0."""
+    """Divides `x` by its norm over the last axis, with a finite derivative at 0."""
 
     def divided(x: Array) -> Array:
         square = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
@@ -35,11 +34,11 @@ def unit(x: Array, epsilon: float = 1e-6) -> Array:
 def without_unit_axes(
     product: Callable[..., PyTree], count: int, *arrays: PyTree
 ) -> PyTree:
-    """`product(*arrays)`, computed without those leading axes that have size 1.
+    """Computes `product(*arrays)` without leading axes of size 1.
 
     Args:
         product: A function whose result has the leading axes of all arrays.
-        count: The number of leading axes.
+        count: The number of leading axes that all arrays share.
         arrays: The arguments of `product`, arrays or nests of arrays.
     """
     sizes = zip(*(x.shape[:count] for x in jax.tree.leaves(arrays)), strict=True)
