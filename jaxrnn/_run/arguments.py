@@ -1,8 +1,7 @@
-"""Checks of the arguments of a run, and the words of their messages.
+"""Checks the arguments of a run, and contains the texts of the messages.
 
-In the order of a run: its lengths, states, mask and resets, the loop that the user
-asked for, one step of the cell, the results of the loop, and time that is divided over
-devices.
+The checks have the order of a run: lengths, states, mask and resets, the requested
+loop, one step of the cell, the results of the loop, and time divided over devices.
 """
 
 from collections.abc import Callable
@@ -65,7 +64,7 @@ _LENGTHS = (
 
 
 def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
-    """Lengths of any shape as a NumPy or JAX array of integers.
+    """Converts lengths of any shape to a NumPy or JAX array of integers.
 
     Raises:
         ValueError: If a list is ragged.
@@ -80,7 +79,7 @@ def as_lengths(
     name: str = "sequence_length",
     time: AxisSize | None = None,
 ) -> Array | None:
-    """The lengths as int32 `[batch]` from 0 to `time`, or None if there are no lengths.
+    """Converts lengths to int32 `[batch]`, clamped to `[0, time]`; None stays None.
 
     Values beyond int32 are clamped too; in TensorFlow, such values wrap around.
 
@@ -109,14 +108,14 @@ def as_lengths(
     check_shape(name, lengths, (batch_size,), must, fix)
     if time is not None and jax.export.is_symbolic_dim(time):
         return jnp.minimum(_clamped_on_device(jnp.asarray(lengths)), axis_size(time))
-    if isinstance(lengths, jax.Array):  # To read it would wait for the device.
+    if isinstance(lengths, jax.Array):  # A check of values would wait for the device.
         return _clamped_on_device(lengths, time)
     longest = lengths.max(initial=0)
     if time is not None and longest > time:
         warn(
             f"`{name}` holds {longest}, but the number of steps is {time}. As in "
-            f"TensorFlow, larger lengths are taken for {time}. If this is intended, "
-            f"pass `np.minimum(lengths, {time})`."
+            f"TensorFlow, larger lengths count as {time}. If this is intended, pass "
+            f"`np.minimum(lengths, {time})`."
         )
     return jnp.asarray(_clamped(lengths, time))
 
@@ -132,9 +131,10 @@ _clamped_on_device = jax.jit(_clamped, static_argnames="time")
 def as_initial_state(
     cell: RNNCellLike, state: PyTree, time: AxisSize, strict: bool
 ) -> PyTree:
-    """Returns the user's state, if any, as arrays with capacity for `time` writes.
+    """Converts the user's state to arrays, and extends TensorArrays for `time` writes.
 
-    Warns of a plain pair instead of an `LSTMStateTuple`; if `strict`, raises TypeError.
+    If a plain pair takes the place of an `LSTMStateTuple`, warns or, if `strict`,
+    raises TypeError.
     """
     if state is None:
         return None
@@ -147,8 +147,8 @@ def as_initial_state(
 def check_rows_of_state(state: PyTree, rows: int, why: str, fix: str = "") -> None:
     """Raises ValueError if an array of an initial state does not have `rows` rows.
 
-    Leaves without axes, TensorArrays and read-only parts are not checked. `why` tells
-    where the number of rows comes from.
+    Leaves without axes, TensorArrays and read-only parts are not checked. `why` follows
+    the number of rows in the message, for example "like the inputs".
     """
     own = without_read_only(state)
     must = f"have {counted(rows, 'row')} {why}"
@@ -161,8 +161,8 @@ def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
     """The dtype of the outputs: `dtype`, or the initial state's dtype by default.
 
     Raises:
-        ValueError: If `dtype` is None and there is no state, or the state's arrays do
-            not have one dtype.
+        ValueError: If `dtype` is None, and there is no state, or the state's arrays
+            differ in dtype.
         TypeError: If `dtype` does not name a dtype.
     """
     if dtype is not None:
@@ -202,7 +202,7 @@ def as_mask(
 def as_resets(
     resets: ArrayLike | None, reset_state: PyTree, shape: tuple, axis: int | None
 ) -> tuple[Array | None, PyTree]:
-    """Checks the user's arguments; returns them as arrays.
+    """Returns `(resets, reset_state)` as arrays.
 
     Args:
         resets: The user's argument `resets`.
@@ -232,8 +232,8 @@ def _as_step_booleans(
 ) -> Array:
     """Returns an array of booleans, one for each row and step of the inputs.
 
-    For one step, an array of NumPy is returned as it is, because a conversion outside
-    of jit takes longer than a step.
+    For one step, a NumPy array is not converted to a JAX array, because the conversion
+    outside of jit takes longer than a step.
 
     Args:
         name: The name of the argument.
@@ -279,13 +279,14 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
     for path, leaf in named_leaves("initial_state", state, is_tensor_array):
         must = f"be given, because `{path}` holds random keys, which have no zero"
         fix = (
-            "Pass the keys after a reset to `dynamic_rnn`, a module `RNN` or a stream."
+            "Pass the keys after a reset as `reset_state` of `dynamic_rnn`, of a "
+            "module `RNN` or of a stream."
         )
         expect(not is_key(leaf), "reset_state", must, given, fix)
     zero = zeros()
     fix = (
-        "Pass a state like the result of `cell.zero_state`. If the cell accepts this "
-        "state, also pass a `reset_state`."
+        "Pass a state like the result of `cell.zero_state`, or also pass a "
+        "`reset_state` like this state."
     )
     check_like("initial_state", state, zero, strict=False, any_dtype=True, fix=fix)
 
@@ -297,7 +298,7 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
 
 
 def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
-    """What to do if a leaf lacks the batch axis, or has a time axis."""
+    """Returns a hint for a reset state that lacks the batch axis or has a time axis."""
     leaves = jax.tree.leaves(given), jax.tree.leaves(state)
     for got, want in zip(*leaves, strict=False):
         if want.ndim and got.shape == want.shape[1:]:
@@ -311,18 +312,21 @@ def _fix_of_reset_state(given: PyTree, state: PyTree) -> str:
 
 
 def _to_all_rows(shape: tuple[int, ...]) -> str:
-    """The fix for one state `[units]` in place of a state of shape `shape`."""
+    """Returns a hint for one state `[units]` that should be `shape`, for all rows."""
     return f"To use one array h0 for all rows, pass `jnp.broadcast_to(h0, {shape})`."
 
 
 def check_has_rows(state: PyTree) -> None:
     """Raises ValueError unless all leaves of the state have a batch axis.
 
-    With a mask, the loop runs different steps of different rows at the same time, so a
-    shared leaf has no value for a step of one row.
+    With a mask, the loop runs different steps of different rows at the same time. So a
+    leaf that all rows share has no defined value after a step of one row.
     """
-    must = "be an array [batch, ...], with `mask` or `return_states`"
-    fix = "Make it an output of the cell, or pass `sequence_length` instead of `mask`."
+    must = "be an array [batch, ...] if `mask` or `return_states` is given"
+    fix = (
+        "Return the value as an output of the cell, or pass `sequence_length` instead "
+        "of `mask`."
+    )
     for name, leaf in named_leaves("state", state, is_tensor_array):
         has_rows = not is_tensor_array(leaf) and leaf.ndim > 0
         expect(has_rows, name, must, leaf, fix)
@@ -354,7 +358,7 @@ def text_of(cell: object) -> str:
 
 
 def fix_of_rows(cell: Any, state: PyTree, rows: int, time: object = None) -> str:
-    """What to do if an initial state lacks its batch axis, or has a row per step."""
+    """Returns a hint for a state that lacks its batch axis, or has a row per step."""
     own = jax.tree.leaves(without_read_only(state), is_leaf=is_tensor_array)
     for leaf, size in zip(own, jax.tree.leaves(cell.state_size), strict=False):
         shape = tuple(size) if isinstance(size, TensorShape) else (size,)
@@ -366,16 +370,16 @@ def fix_of_rows(cell: Any, state: PyTree, rows: int, time: object = None) -> str
 
 
 def fix_of_zeros(inputs: PyTree, dtype: DType) -> str:
-    """What to do if one step does not fit an initial state of zeros of this dtype."""
+    """Returns a hint for an error in a step from zeros of this dtype."""
     floats = [x.dtype for x in jax.tree.leaves(inputs) if is_float(x)]
     if not floats or dtype in floats:
         return ""
-    of_zeros = f"The initial state is zeros of dtype {dtype}, the argument `dtype`."
+    of_zeros = f"The zero initial state has dtype {dtype}, from the argument `dtype`."
     return f"{of_zeros} Pass the dtype of the inputs, `dtype=jnp.{floats[0]}`."
 
 
 def check_one_batch_axis(cell: object, inputs: PyTree) -> None:
-    """Raises ValueError if vectors come with several batch axes."""
+    """Raises ValueError if a step of the inputs has more than one batch axis."""
     bound = bound_or_none(cell)
     features = getattr(bound.cell if bound else cell, "feature_axes", None)
     if features is None:
@@ -384,7 +388,7 @@ def check_one_batch_axis(cell: object, inputs: PyTree) -> None:
     must = f"have 1 batch axis and {axes} at each step"
     fix = (
         "Merge the batch axes, as in `inputs.reshape(-1, *inputs.shape[-2:])`, or use "
-        "a module `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`, which takes several."
+        "a module `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`, which accepts them."
     )
     for name, leaf in named_leaves("inputs", inputs, is_tensor_array):
         expect(leaf.ndim <= 1 + features, name, must, leaf, fix)
@@ -409,8 +413,8 @@ def as_results(
     """Returns `(outputs, state)` of a cell's own loop, in the structures of the cell.
 
     Raises:
-        ValueError: If the structure or a shape is not that of a scan of `apply`.
-        TypeError: If a dtype is not.
+        ValueError: If a scan of `apply` would return another structure or shape.
+        TypeError: If a scan of `apply` would return another dtype.
     """
     steps = run.steps
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
@@ -422,7 +426,7 @@ def as_results(
     if steps.returns_states:
         of_leaf = lambda leaf: of_all_steps(leaf.shape[1:], leaf.dtype)
         outputs = outputs, jax.tree.map(of_leaf, run.state)
-    fix = f"`choose_loop` of {text_of(cell)} chose the loop that returned it."
+    fix = f"Mend the loop that `choose_loop` of {text_of(cell)} returned."
     must = "return a pair (outputs, state)"
     expect(is_list_of(results, 2), "loop", must, results, fix)
     wanted = {"outputs": outputs, "state": run.state}
@@ -438,10 +442,10 @@ def check_axis_name(name: object, inputs: PyTree) -> None:
     try:
         index = jax.lax.axis_index(name)
     except NameError as error:
-        fix = "On an explicit mesh, omit it."
+        fix = "On an explicit mesh, omit `axis_name`."
         text = f"`axis_name` must be {what} around this call, got {name!r}. {fix}"
         raise ValueError(text) from error
-    # Without `check_vma`, types do not tell what varies, and no axis is missing.
+    # With `check_vma=False`, types do not list mesh axes, so no axis is missing.
     missing = varying_axes(index) - varying_axes(jax.tree.leaves(inputs)[0])
     must = f"be divided over the mesh axis {name!r} along time"
     fix = f"Pass `P(None, {name!r})` in `in_specs`, or omit `axis_name`."
@@ -449,12 +453,12 @@ def check_axis_name(name: object, inputs: PyTree) -> None:
 
 
 def divided_time_of(cell: object, implementation: Implementation | None) -> Any:
-    """The `DividedTime` that runs the cell.
+    """Returns the `DividedTime` that runs the cell if time is divided over devices.
 
     Raises:
-        ValueError: If there is none, or if `implementation` is "scan".
+        ValueError: If the cell has no such loop, or if `implementation` is "scan".
     """
-    must = "not be 'scan' where time is divided over devices"
+    must = "not be 'scan' if time is divided over devices"
     fix = (
         "Each step needs the state after the previous step. To compare with single "
         "steps, run whole sequences on one device."
@@ -464,8 +468,8 @@ def divided_time_of(cell: object, implementation: Implementation | None) -> Any:
     loops = bound and loops_of(type(bound.cell))
     divided = loops and loops.divided_time
     must = (
-        "be a linear recurrence, a matrix memory or a `ShortConvCell` where time is "
-        "divided"
+        "be a linear recurrence, a matrix memory or a `ShortConvCell` if time is "
+        "divided over devices"
     )
     fix = (
         "Each step of other cells needs the state after the previous step. Divide the "
@@ -478,7 +482,7 @@ def divided_time_of(cell: object, implementation: Implementation | None) -> Any:
 
 
 def check_rows_of_states(given: Given) -> None:
-    """Raises ValueError unless the states of a run have the rows of its inputs."""
+    """Raises ValueError unless states have as many rows as the inputs."""
     states = {"initial_state": given.state, "reset_state": given.reset_state}
     for name_of_state, state in states.items():
         for leaf_name, leaf in named_leaves(name_of_state, state):

@@ -3,8 +3,8 @@
 JAX cannot differentiate `lax.while_loop` in reverse mode, because the number of steps
 whose values must be saved is unknown when the program is compiled. This module **runs
 the while loop, but differentiates a scan** that computes the same results. The scan
-covers the maximum number of steps in parts, and skips the parts after the end of
-the loop.
+divides the maximum number of steps into parts, of 16 steps by default, and skips the
+parts after the end of the loop.
 
 The backward pass recomputes the steps. By default, the scan saves the carry before each
 step. If the checkpoint plan has parts or uses host memory, the scan saves only the
@@ -41,8 +41,8 @@ Position = tuple[Array, PyTree]
 """`(t, carry)`: the index of a step, and the carry before this step."""
 Results = tuple[Array, PyTree, PyTree]
 
-# The last part that runs may run steps after the end of the loop. Few such steps run
-# if parts are short.
+# A loop that ends within a part still runs the rest of the part, in vain. Short parts
+# waste few steps.
 STEPS_IN_PART = 16
 
 
@@ -139,9 +139,9 @@ class _Loop:
     def as_scan(self, arrays: list, carry: PyTree) -> Results:
         """Runs the scan; returns `(n, carry, ys)` like `bounded_loop`.
 
-        In the part in which the loop ends, the steps after the end repeat step 0,
-        and their results are dropped. If all values of the loop are finite, the values
-        of these steps are finite too.
+        In the part in which the loop ends, each step after the end repeats step 0, and
+        its results are dropped. Step 0 is used because its values are finite if all
+        values of the loop are finite.
         """
         arrays_in_loop = with_float32_gradients(arrays)
         first = _zero(carry), carry
@@ -201,13 +201,14 @@ class _Loop:
 def _without_keys(tree: PyTree) -> PyTree:
     """Replaces random keys by their integers.
 
-    In JAX 0.10.0, the derivative of a `lax.cond` whose branches read keys fails.
+    Works around a bug of JAX 0.10.0: a `lax.cond` whose branches read keys cannot be
+    differentiated.
     """
     return jax.tree.map(lambda x: jax.random.key_data(x) if is_key(x) else x, tree)
 
 
 def _with_keys(tree: PyTree, like: PyTree) -> PyTree:
-    """Restores the random keys; only the types of `like` are used."""
+    """Restores the random keys; the function reads only the types of `like`."""
 
     def restored(x: Array, like: Array) -> Array:
         if not is_key(like):

@@ -1,6 +1,6 @@
-"""What a run asks of a cell before its loop: one abstract step, to find errors.
+"""Checks one step of a cell before its loop is traced, so that errors are clear.
 
-The cell may be a bound cell, or any object with the attributes of one.
+The cell is a bound cell, or any object with the attributes of `RNNCellLike`.
 """
 
 from collections.abc import Callable
@@ -60,7 +60,7 @@ def probe(
         check_rows_of_state(state, rows, "or be a scalar", fix)
     types = types_of_size(cell.output_size, rows, output_dtype, "output_size")
     found = [x.dtype for x in jax.tree.leaves(output) if x.dtype != output_dtype]
-    fix = "See `output_size` of the cell."
+    fix = "Check `output_size` of the cell."
     if found:
         where = "in the cell (for a `MultiRNNCell`, in the last entry of `cells`)"
         fix = f"Pass `dtype=jnp.{found[0]}`, or cast {where}. {_SEVERAL_DTYPES}"

@@ -1,4 +1,4 @@
-"""What a driver was given: the checked arguments of a run, before anything is added."""
+"""`Given`: the checked arguments of a run, before zero states are filled in."""
 
 import dataclasses
 from typing import Any
@@ -15,30 +15,33 @@ _SAVE_EVERYTHING = CheckpointPlan()
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Given:
-    """The checked arguments of a driver.
+    """The checked arguments of a function that runs a cell, such as `dynamic_rnn`.
 
     Attributes:
         inputs: All steps of inputs, in the user's layout: time along `axis`, and rows
             along the other of the first two axes.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
-        lengths: int32 `[batch]`, the number of valid steps of each row, at its front.
-        mask: Bool, in the layout of the inputs, true at valid steps. There are
+        lengths: int32 `[batch]`, or None. The first `lengths[b]` steps of row b are
+            valid.
+        mask: Bool, in the layout of the inputs, true at valid steps; or None. There are
+            four cases:
 
-            * neither lengths nor a mask if all steps are valid;
-            * lengths alone, also for a mask without gaps that no reset needs;
-            * a mask alone if it may have gaps;
-            * both if the mask has no gaps, and there are resets, or rows interact.
+            * If all steps are valid, `lengths` and `mask` are both None.
+            * If the user passed lengths, only `lengths` is set.
+            * If the user passed a mask that may have gaps, only `mask` is set.
+            * If the user passed a mask without gaps, `lengths` is set. `mask` is also
+              set if there are resets, or if rows interact.
         resets: Bool, in the layout of the inputs, true where a row is reset before the
             step; None without resets.
         reset_state: The state after a reset, like `state`; None for the zero state.
         axis: The time axis, 0 or 1.
         dtype: The dtype of the zero state and of the outputs.
-        implementation: The user's argument of this name.
+        implementation: The user's argument `implementation`.
         returns_states: Whether the user wants the state after every step.
         needs_rows: Whether each leaf of the state must have a batch axis.
         least_steps: The number of steps that TensorFlow's loop runs even if all lengths
             are 0.
-        plan: What the forward pass saves for the backward pass.
+        plan: Selects the arrays that the forward pass saves for the backward pass.
         unroll: The number of steps unrolled in each iteration of a scan.
         vmap_size: Product of the sizes of the enclosing `vmap`s; 1 if unknown.
     """
@@ -76,7 +79,7 @@ class Given:
         return dataclasses.replace(self, **changes)
 
     def prefix_tree(self, rows: object, sequences: object) -> "Given":
-        """Builds a prefix tree with one value for each array; see `Steps`."""
+        """Builds a prefix tree for `in_specs`: one value for each array."""
         return self.replace(
             inputs=sequences,
             state=rows,

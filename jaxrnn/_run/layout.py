@@ -1,4 +1,4 @@
-"""How a run is divided over devices: its rows like the inputs, the cell replicated."""
+"""Divides the rows of a run over devices, and copies the cell to each device."""
 
 import dataclasses
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ T = TypeVar("T")
 
 
 def laid_out(cell: RNNCellLike, run: Run) -> tuple[RNNCellLike, Run]:
-    """The cell and the run, with all rows divided over devices like the inputs'."""
+    """Copies the cell to each device, and divides all rows like the inputs."""
     steps, axis = run.steps, run.steps.axis
     inputs = with_only_rows_divided(
         run.inputs, (cell, steps.lengths, run.state), 1 - axis
@@ -36,16 +36,16 @@ def lay_out(
 ) -> tuple[Any, T, PyTree]:
     """Prepares the cell for a loop, and shards lengths and state like the inputs.
 
-    On each device, the cell gets the device's key and the whole parameters. If the
-    parameters were divided over devices, the loop would gather them at every step. In
-    `shard_map`, all returned arrays vary over the same axes.
+    On each device, the cell gets the device's key and all parameters. If the parameters
+    were divided over devices, the loop would gather them at every step. In `shard_map`,
+    all returned arrays vary over the same axes.
 
     Args:
         cell: The cell.
         inputs: Inputs with rows along `batch_axis`, such as one step.
         lengths: The length of each row, `[batch]`, or None.
         state: The state, each leaf `[batch, ...]` or without axes.
-        batch_axis: 0 or 1.
+        batch_axis: The axis of the rows, 0 or 1.
     """
     lengths, state = as_rows_of(inputs, (lengths, state), batch_axis)
     if not is_pytree_of_arrays(cell):
@@ -59,10 +59,11 @@ def lay_out(
 
 
 def _whole_on_auto_mesh(cell: object, beside: PyTree) -> Any:
-    """Gathers the cell on each device of the automatic mesh of its arrays or `beside`.
+    """Copies the whole cell to each device of an automatic mesh, if there is one.
 
-    The compiler gathers an array at the place where it is read, so an array that is
-    read inside a loop would be gathered at every step.
+    The mesh is found in the types of the cell and `beside`, or in the context. The
+    compiler gathers an array where a program reads the array, so it would gather the
+    cell's arrays at every step of a loop.
     """
     # Ignore meshes with a single device, on which every array is already whole.
     meshes = [m for m in meshes_of((cell, beside)) if m.size > 1]
@@ -78,7 +79,7 @@ def _whole_on_auto_mesh(cell: object, beside: PyTree) -> Any:
 
 
 def with_only_rows_divided(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTree:
-    """Divides only the rows of the inputs over an explicit mesh, all in one way.
+    """Divides the rows of all inputs over an explicit mesh in the same way.
 
     Args:
         xs: Inputs with rows along `batch_axis` and time along the other of the first
@@ -94,16 +95,17 @@ def with_only_rows_divided(xs: PyTree, beside: PyTree, batch_axis: int) -> PyTre
     if mesh is None:
         return xs
 
-    # If some of the inputs are replicated, divide their rows like those of the others.
+    # If some inputs are replicated, divide their rows like the rows of other inputs.
     specs = [jax.typeof(x).sharding.spec for x in jax.tree.leaves(xs)]
     rows = next(filter(None, (spec[batch_axis] for spec in specs)), None)
 
     def put(name: str, x: Array) -> Array:
         spec = jax.typeof(x).sharding.spec
         fix = (
-            f"It is sharded as {spec}. Only `dynamic_rnn` divides time. To explain its "
-            "run, pass the types of the steps of one device, without a sharding. For "
-            "other functions, shard the rows, with `jax.sharding.reshard`."
+            f"The sharding is {spec}. Only `dynamic_rnn` accepts time that is divided "
+            "over devices. For `explain`, pass the types of the steps on one device, "
+            "without a sharding. For other functions, shard the rows, with "
+            "`jax.sharding.reshard`."
         )
         is_undivided = spec[1 - batch_axis] is None
         expect(is_undivided, name, "not be sharded along time", x, fix)

@@ -1,8 +1,7 @@
-"""The table of the loops that run whole sequences of a kind of cells.
+"""A table that maps a class of cells to loops over whole sequences.
 
-The folder `_loops` fills the table when the package is imported. A kind of cells that
-is not in the table is scanned, step by step, with the same results. So a cell imports
-no loop, and a loop imports the cells that it runs.
+The folder `_loops` fills the table when the package is imported, so cells do not import
+loops. Cells of other classes are scanned, step by step, with the same results.
 """
 
 from collections.abc import Callable
@@ -16,12 +15,13 @@ Choose: TypeAlias = Callable[[Any, Params, Run], Choice]
 
 
 class Loops(NamedTuple):
-    """The loops of a kind of cells.
+    """The loops of one class of cells.
 
     Attributes:
-        choose: Chooses the loop of a run; only types are read.
-        divided_time: Runs sequences whose time axis is divided over devices, a
-            `DividedTime` of `_loops/divided_time.py`; None if no loop does.
+        choose: A function that chooses the loop of a run. The function reads only the
+            types of arrays.
+        divided_time: A `DividedTime` of `_loops/divided_time.py`, which runs sequences
+            whose time axis is divided over devices; None if no loop can run them.
     """
 
     choose: Choose
@@ -32,14 +32,15 @@ _LOOPS: dict[type, Loops] = {}
 
 
 def register(kind: type, loops: Loops) -> None:
-    """Runs the cells of a class in `loops`, and those of subclasses with its step."""
+    """Registers loops for a class, and for subclasses that do not override its step."""
     _LOOPS[kind] = loops
 
 
 def loops_of(kind: type) -> Loops | None:
-    """The loops of a class of cells; None if the class has a step of its own.
+    """Returns the loops of a class of cells, or None if a subclass overrides the step.
 
-    A class that overrides both the step and `choose_loop` vouches for the loop.
+    A subclass that also overrides `choose_loop` keeps the loops, because its
+    `choose_loop` decides which of them can run the new step.
     """
     return inherited_entry(_LOOPS, kind, ("apply", "step"), unless="choose_loop")
 
@@ -47,10 +48,10 @@ def loops_of(kind: type) -> Loops | None:
 def inherited_entry(
     table: dict[type, Any], cls: type, methods: tuple[str, ...], unless: str = ""
 ) -> Any:
-    """The entry of a class, or of the first base class that has one.
+    """Returns the entry of a class in a table, or the entry of its nearest base class.
 
-    None if a class on the way overrides one of `methods`, unless the class also
-    overrides the method `unless`.
+    Returns None if a class before this base class overrides one of `methods`, unless
+    the class also overrides the method `unless`.
     """
     for base in cls.__mro__:
         if base in table:
@@ -62,7 +63,7 @@ def inherited_entry(
 
 
 def registered_choice(cell: Any, params: Params, run: Run) -> Choice:
-    """The choice of the loops of the cell's kind; a scan if there are none."""
+    """Chooses a loop that is registered for the cell's class, or else a scan."""
     loops = loops_of(type(cell))
     if loops is None:
         return Choice.scan(f"{type(cell).__name__} has no loop of its own")

@@ -1,18 +1,17 @@
-"""The time axis of a run, `Steps`: what a step reads, and what is kept, in each row.
+"""`Steps`, the time axis of a run: masks padding, resets rows, and keeps old states.
 
-Row b is finished at step t if `t >= length[b]`. A finished row
-outputs 0 and keeps its state. The cell still runs on the finished row, but the results
-are dropped. A select alone would keep NaN out of the values, but not out of the
-gradients, because 0 * NaN is NaN. In a finished row, the cell therefore runs on other
-values (the stand-in): the inputs and state of one valid step of the row (see
-`Run.with_stand_in`), which are finite if all values of the row are finite, or zeros if
-the row has length 0.
+Row b is finished at step t if `t >= length[b]`. A finished row outputs zeros and keeps
+its state. The cell still runs on the finished row, but the results are dropped. A
+select alone would keep NaN out of the values, but not out of the gradients, because
+0 * NaN is NaN. In a finished row, the cell therefore runs on other values, the
+*stand-in*: the inputs and state of one valid step of the row (see `Run.with_stand_in`),
+which are finite if all values of the row are finite. If the row has length 0, the
+stand-in is zeros.
 
 All rows share the TensorArrays and scalar leaves of a state, so the length of a row
-does not apply to these leaves. These leaves, and the results of a cell whose rows
-interact, may depend on finished rows; see `Steps.step_inputs`. In `raw_rnn`, the
-user's function reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite`
-instead.
+does not apply to these leaves. These leaves may depend on finished rows, and so may the
+results of a cell whose rows interact; see `Steps.step_inputs`. In `raw_rnn`, the user's
+function reads the results of finished rows, so `raw_rnn` uses `hide_nonfinite` instead.
 """
 
 import dataclasses
@@ -37,30 +36,30 @@ _STATIC = {"static": True}
 class Steps:
     """The time axis of a batch of sequences.
 
-    A loop over single steps masks each step with `run_step`. A loop over many steps at
-    once masks three things: the inputs (`fill_finished`), what a step adds to the state
-    (`select_unfinished`, with values that keep the state) and the outputs
-    (`zero_finished`).
+    A loop over single steps masks each step with `run_step`. A loop that computes many
+    steps at once masks whole sequences: the inputs with `fill_finished`, the terms that
+    steps add to the state with `select_unfinished`, and the outputs with
+    `zero_finished`.
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row up to its last valid
-            step or, with a mask, its last reset if this is later; None if all steps are
-            valid. XLA's loop may repeat each length: `[batch, size]`.
+            step; None if all steps are valid. With a mask, a later reset also counts.
+            XLA's loop may repeat each length: `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
             scalar. For a whole run, this number is the maximum length, at least
             `Given.least_steps`; for a part, the number may be 0. None if there are no
             lengths.
         stand_in: Finite `(inputs, state)` of one step, on which the cell runs in
-            finished rows. None if there are no lengths. XLA's loop and the scan of a
-            small memory run the cell on the padding instead if the run is not
-            differentiated, and drop the results.
+            finished rows. None if there are no lengths. If the run is not
+            differentiated, XLA's loop and the scan of a small matrix memory use the
+            padding instead of the stand-in, and drop the results.
         mask: Bool, in the layout of the inputs, false at masked steps before the end of
             a row; None if there are no such steps. Only the scan of a cell whose rows
             interact gets a mask: for other cells, the valid steps are moved to the
             front of each row, which leaves no gaps.
         resets: Bool, in the layout of the inputs, true where a row gets its reset
-            state before the step; None if there are no resets. The reset state is not
-            here, but in `Run`, because a loop differentiates it.
+            state before the step; None if there are no resets. The reset state is a
+            field of `Run`, because a loop differentiates it, but not `Steps`.
         resets_to_zeros: Whether the reset states are known to be zeros.
         offset: The index of the first step in the whole run, an int32 scalar; None
             for 0.
@@ -110,7 +109,7 @@ class Steps:
         return dataclasses.replace(self, mask=mask, resets=resets)
 
     def is_valid(self, t: Array) -> Array:
-        """True for rows that are neither finished nor masked at `t`, like lengths."""
+        """Bool, in the shape of `lengths`: false for finished or masked rows at `t`."""
         valid = t < self.lengths
         return valid if self.mask is None else valid & self.read(self.mask, t)
 
@@ -123,7 +122,8 @@ class Steps:
     def reset(self, t: Array, state: PyTree, reset_state: PyTree) -> PyTree:
         """Returns `state` or, in rows that are reset at step `t`, `reset_state`.
 
-        No row is reset at a step past the last one, which a loop over groups may run.
+        A loop that runs a fixed number of steps at once may run steps after the last
+        one. At these steps, no row is reset.
         """
         if self.resets is None:
             return state
@@ -162,19 +162,20 @@ class Steps:
         state: PyTree,
         reset_state: PyTree,
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """Runs step t of a cell: resets, what the cell reads, and what is kept.
+        """Runs step t of a cell: resets rows, calls `step`, and masks its results.
 
         Args:
-            step: `step(inputs, state)` returns the output, the new state, and whatever
-                else the caller needs of the step.
+            step: `step(inputs, state)` returns the output, the new state, and any other
+                results that the caller needs.
             t: The step, an int32 scalar.
             inputs: Step t of the inputs, each leaf `[batch, ...]`.
             state: The state before the step, each leaf `[batch, ...]` or a scalar.
             reset_state: The state to which rows are reset; see `Run`.
 
         Returns:
-            The new state; the output, or a pair of both if `returns_states`; and the
-            other results of `step`, followed by the state that `step` got.
+            `(new_state, output, others)`. With `returns_states`, the output is a pair
+            `(output, new_state)`. `others` contains the other results of `step`,
+            followed by the state on which `step` was called.
         """
         state = self.reset(t, state, reset_state)
         inputs, before = self.step_inputs(t, inputs, state)
@@ -205,7 +206,7 @@ class Steps:
         return new_state, zero_unless(valid, output)
 
     def index_in_run(self, t: Array) -> Array:
-        """The index of step `t` in the whole run, which selects its random key."""
+        """The index of step `t` in the whole run, which selects the random key."""
         return t if self.offset is None else self.offset + t
 
     def unfinished_steps(self) -> Array | None:
@@ -220,14 +221,14 @@ class Steps:
         return ts < jnp.expand_dims(self.lengths, self.axis)
 
     def select_unfinished(self, xs: PyTree, others: PyTree) -> PyTree:
-        """Replaces sequences `xs` by `others` where a row is finished; see `select`."""
+        """Takes `others` instead of `xs` at steps where a row is finished."""
         unfinished = self.unfinished_steps()
         return xs if unfinished is None else select(unfinished, xs, others)
 
     def fill_finished(self, xs: PyTree, rows: PyTree = None) -> PyTree:
-        """Replaces sequences `xs` by `rows`, `[batch, ...]`, where a row is finished.
+        """Replaces steps of `xs` where a row is finished by `rows`, `[batch, ...]`.
 
-        By default, the sequences are inputs, and the stand-in's inputs replace them.
+        By default, `xs` are inputs, and `rows` are the inputs of the stand-in.
         """
         if self.lengths is None:
             return xs
@@ -252,11 +253,11 @@ class Steps:
         return fn(outputs), new_states
 
     def to_time_major(self, tree: PyTree) -> PyTree:
-        """Returns leaves `[time, batch, ...]`; those of `tree` are like the inputs."""
+        """Converts leaves from the layout of the inputs to `[time, batch, ...]`."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
     def to_batch_major(self, tree: PyTree) -> PyTree:
-        """Returns leaves `[batch, time, ...]`; those of `tree` are like the inputs."""
+        """Converts leaves from the layout of the inputs to `[batch, time, ...]`."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
 
     # A swap of two axes is its own inverse.
@@ -278,9 +279,9 @@ class Steps:
 def select(mask: Array, tree: PyTree, other: PyTree) -> PyTree:
     """Selects values from `tree` where `mask` is true, otherwise from `other`.
 
-    TensorArrays and leaves of lower rank than the mask are always taken from `tree`,
-    because these leaves belong to no row. So are random keys for which `other` holds
-    numbers, such as zeros, because keys hold no padding.
+    Some leaves are always taken from `tree`: TensorArrays and leaves of lower rank than
+    the mask, because they belong to no row, and random keys in whose place `other` has
+    numbers, such as zeros.
 
     Args:
         mask: Bool, a scalar or an array whose shape is the first axes of the leaves,
@@ -337,12 +338,13 @@ def first_inputs(xs: PyTree, axis: int) -> PyTree:
 
 
 def last_inputs(xs: PyTree, lengths: Array, axis: int) -> PyTree:
-    """Returns the last step of each row that is valid; the first step of empty rows.
+    """Returns the last valid step of each row, or the first step of an empty row.
 
     Args:
         xs: All inputs, each leaf `[batch, time, ...]` or `[time, batch, ...]`, with at
             least one step.
-        lengths: `[batch]`, the number of valid steps, which may exceed the steps.
+        lengths: `[batch]`, the number of valid steps; more than all steps counts as all
+            steps.
         axis: The time axis of the inputs, 0 or 1.
     """
     time = jax.tree.leaves(xs)[0].shape[axis]
@@ -363,8 +365,8 @@ def read_steps(tree: PyTree, sources: Array, axis: int, unique: bool = True) -> 
     """
 
     def read_row(x: Array, source: Array) -> Array:
-        # All sources are in range. In the default mode, JAX would add a check, to fill
-        # steps that are out of range with NaN.
+        # All sources are in range. In the default mode, JAX would add a check that
+        # fills steps out of range with NaN.
         return x.at[source].get(mode="promise_in_bounds", unique_indices=unique)
 
     def read(x: Array) -> Array:
@@ -396,10 +398,10 @@ def advance(valid: Array, running: Array | bool, new: PyTree, old: PyTree) -> Py
 
 
 def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
-    """Replaces NaN and infinity by 0 in rows that are `finished`, `[batch, ...]`.
+    """Replaces NaN and infinity by 0 in finished rows.
 
     Finite inputs do not change, because a user's loop function reads the results of
-    finished rows. All entries of `finished` in a row are equal.
+    finished rows. `finished` is Bool `[batch, ...]`, with equal entries in each row.
     """
     if finished.ndim > 1:
         finished = jnp.any(finished, axis=tuple(range(1, finished.ndim)))

@@ -1,4 +1,4 @@
-"""Memory strategies: the arrays that a run saves for its backward pass."""
+"""Memory strategies, which select the arrays that a run saves for its backward pass."""
 
 import abc
 import dataclasses
@@ -24,12 +24,12 @@ STEPS_PER_COPY = 64
 
 @dataclasses.dataclass(frozen=True)
 class CheckpointPlan:
-    """A plan of the arrays that a run saves for its backward pass.
+    """Selects the arrays that a run saves for its backward pass, on device or host.
 
     Attributes:
-        part: The number of steps in a part. The forward pass saves the state
-            before each part. If None, the forward pass saves everything that the
-            backward pass reads.
+        part: The number of steps in a part, such as 64. The forward pass saves the
+            state before each part, and the backward pass recomputes the part. If None,
+            the forward pass saves everything that the backward pass reads.
         save_residuals: Whether to also store the residuals of affine cells (subclasses
             of `AffineCell`) on the host. The backward pass recomputes the residuals of
             other cells. Has no effect without `on_host`.
@@ -83,7 +83,7 @@ class Strategy(abc.ABC):
 
 
 def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
-    """Returns the strategy's plan; it has no parts if `time` is below 2 or symbolic.
+    """Returns the strategy's plan, or one without parts if `time` is < 2 or symbolic.
 
     Raises:
         TypeError: If `strategy.plan` does not return a `CheckpointPlan`.
@@ -97,7 +97,7 @@ def plan_of(strategy: Strategy, time: AxisSize) -> CheckpointPlan:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Keep(Strategy):
-    """Saves everything that the backward pass reads, on the device, as `False` does.
+    """Saves everything that the backward pass reads, as `swap_memory=False` does.
 
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves
@@ -114,7 +114,7 @@ class Keep(Strategy):
 @with_hints
 @dataclasses.dataclass(frozen=True, repr=False)
 class Recompute(Strategy):
-    """Saves the states between parts; the backward pass reruns each part.
+    """Saves only the state before each part; the backward pass reruns the part.
 
     With parts of about the square root of the number of steps, the saved states take
     about the same memory as one part. For an LSTM over 10,000 steps, this strategy
@@ -147,8 +147,7 @@ class Recompute(Strategy):
 def _near_root(time: int) -> int:
     """Returns a number near the square root of `time`, if possible a divisor of `time`.
 
-    If the part size did not divide `time`, the shorter last part would be
-    compiled separately.
+    Otherwise, the last part would be shorter and would be compiled separately.
     """
     root = max(1, round(math.sqrt(time)))
     near = range(root - root // 4, root + root // 4 + 1)
@@ -175,9 +174,9 @@ class Offload(Strategy):
 
     Attributes:
         of: The strategy that selects the arrays, `Recompute()` by default.
-        part: If `of` is `Keep()`, the number of steps in a part, whose residuals
-            are copied at once; None (the default) selects 64. `part` must be None
-            if `of` already has parts.
+        part: If `of` is `Keep()`, the number of steps whose residuals are copied at
+            once; None (the default) selects 64. If `of` already has parts, `part` must
+            be None.
 
     Raises:
         TypeError: If `of` is not a strategy, or if `part` is not an int.
@@ -193,13 +192,13 @@ class Offload(Strategy):
         if self.part is None:
             return
         as_count("part", self.part)
-        # Plan a long run, because a strategy may divide only long runs into parts.
+        # Plan a long run, because `of` may divide only long runs into parts.
         of_other = plan_of(self.of, 2**20).part
         must = f"be None for {self.of!r}, which already has parts"
         expect(of_other is None, "part", must, self.part)
 
     def plan(self, time: int) -> CheckpointPlan:
-        """Returns the plan of the other strategy, with storage on the host."""
+        """Returns the plan of the strategy `of`, with storage on the host."""
         plan = plan_of(self.of, time)
         if plan.part is not None:
             return dataclasses.replace(plan, on_host=True)

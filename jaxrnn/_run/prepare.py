@@ -1,4 +1,4 @@
-"""Makes the `Run` of a loop from what a driver was given, in named steps."""
+"""Makes the `Run` of a loop from the checked arguments of a call, a `Given`."""
 
 import dataclasses
 import functools
@@ -28,13 +28,13 @@ from .tensor_array.carried import with_capacity_for
 
 
 def prepared(cell: RNNCellLike, given: Given) -> tuple[RNNCellLike, Run, Gaps]:
-    """The cell and the run for its loop, and what a mask adds to the results.
+    """Returns `(cell, run, gaps)`; `gaps` moves the results of valid steps back.
 
-    `run.state` has the read-only parts of the state.
+    `run.state` includes the read-only parts of the state, such as an attention memory.
 
     Raises:
         ValueError: If one step of the cell does not fit the inputs and the state, or if
-            a leaf has no batch axis but `given.needs_rows`.
+            a leaf has no batch axis although `given.needs_rows` is true.
         TypeError: If the step changes the dtypes of the state.
     """
     run, gaps = without_gaps(cell, given)
@@ -46,10 +46,10 @@ def prepared(cell: RNNCellLike, given: Given) -> tuple[RNNCellLike, Run, Gaps]:
 
 
 def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, Gaps]:
-    """The run with lengths in place of a mask, and what the mask adds to its results.
+    """Makes a run with lengths in place of the mask, and `Gaps` for its results.
 
-    If the rows of the cell interact, step t of all rows must run at the same time. Then
-    no step moves, and the run keeps the mask beside lengths.
+    If the rows of the cell interact, step t of all rows must run at the same time. In
+    this case, no step moves, and the run has both a mask and lengths.
     """
     inputs, gaps = given.inputs, Gaps()
     steps = Steps(
@@ -83,7 +83,7 @@ def without_gaps(cell: RNNCellLike, given: Given) -> tuple[Run, Gaps]:
 
 
 def _with_mask(steps: Steps, mask: Array, resets: Array | None) -> Steps:
-    """The steps with a mask and resets, which are passed as `[batch, time]`.
+    """Returns the steps with a mask. The arguments are `[batch, time]`.
 
     The length of a row is the number of steps up to its last valid step or reset.
     """
@@ -99,8 +99,8 @@ def _with_valid_steps_first(
 ) -> tuple[PyTree, Steps, Gaps]:
     """Moves the valid steps to the front of each row, so that lengths describe them.
 
-    A reset at a masked step moves to the next valid step. The mask and the resets are
-    passed as `[batch, time]`.
+    A reset at a masked step moves to the next valid step. `mask` and `resets` are
+    `[batch, time]`.
     """
     lengths, moved, pending = steps.lengths, None, None
     if resets is not None:
@@ -116,9 +116,9 @@ def _with_valid_steps_first(
 
 
 def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
-    """The run with states of zeros where the user passed none, in the cell's tuples.
+    """Fills in zero states where the user passed None, in the cell's named tuples.
 
-    The cell reads its own named tuples. `results_of` returns the user's.
+    The cell needs its own classes of named tuples; `results_of` restores the user's.
     """
     time, rows, bound = given.time, given.rows, bound_or_none(cell)
 
@@ -142,9 +142,9 @@ def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
 
 
 def with_steps_to_run(run: Run, least_steps: int) -> Run:
-    """The run with the number of steps to run, and without resets past a row's length.
+    """Sets the number of steps to run, and removes resets past the length of a row.
 
-    So a finished row keeps its state although a loop goes on.
+    Such a reset would change the state of a finished row.
     """
     steps, resets = run.steps, run.steps.resets
     if steps.lengths is None:
@@ -157,7 +157,7 @@ def with_steps_to_run(run: Run, least_steps: int) -> Run:
 
 
 def with_checked_step(cell: RNNCellLike, run: Run, given: Given) -> Run:
-    """Checks one step, and gives the state the form that a loop can carry."""
+    """Checks one step, and converts the state to a form that a loop can carry."""
     first_inputs = masking.first_inputs(run.inputs, run.steps.axis)
     fix = fix_of_zeros(first_inputs, given.dtype)
     if given.state is not None:
@@ -171,7 +171,7 @@ def with_checked_step(cell: RNNCellLike, run: Run, given: Given) -> Run:
 
 
 def with_keys(cell: RNNCellLike, run: Run) -> Run:
-    """The run with the random key of each step, from the key of a bound cell."""
+    """Sets the random key of each step, derived from the key of a bound cell."""
     bound = bound_or_none(cell)
     if bound is None or bound.key is None:
         return run

@@ -1,4 +1,4 @@
-"""Moves steps within rows: to the front, to their places, and in reverse."""
+"""Moves steps within rows: valid steps to the front and back, or all in reverse."""
 
 from typing import NamedTuple
 
@@ -13,10 +13,10 @@ from .run import Run
 
 
 def lengths_of_mask(mask: Array | np.ndarray, axis: int) -> Array | np.ndarray | None:
-    """The lengths that say the same as a mask, `[batch]`; None if it may have gaps.
+    """Converts a mask to lengths `[batch]`; returns None if the mask may have gaps.
 
-    With lengths, no step is moved. A mask without gaps has lengths if its values are
-    known, or if it has one step.
+    Lengths are cheaper than a mask, because no step is moved. They are found if the
+    values of the mask are known and have no gaps, or if the mask has a single step.
 
     Args:
         mask: Bool, true at valid steps.
@@ -94,26 +94,26 @@ class ValidSteps(NamedTuple):
 
 
 class Gaps(NamedTuple):
-    """What a mask adds to the results of a run over the valid steps.
+    """Converts the results of a run over valid steps to results for all steps.
 
     Attributes:
-        moved: How the valid steps were moved; None if they are where the user has them.
+        moved: The positions to which valid steps were moved; None if no step was moved.
         pending: Bool, in the layout of the inputs, true at masked steps where a row has
-            its reset state, because it had no valid step since a reset. None if there
-            are no resets, or if the loop has the mask and applies them itself.
+            its reset state, because there was no valid step since its reset. None if
+            there are no resets, or if the loop gets the mask and applies resets itself.
     """
 
     moved: ValidSteps | None = None
     pending: Array | None = None
 
     def outputs(self, outputs: PyTree, run: Run) -> PyTree:
-        """The outputs of all steps of the rows, from the outputs of the run."""
+        """Returns the outputs of all steps; masked steps get zeros."""
         if self.moved is None:
             return outputs
         return self.moved.to_places(outputs, run.steps.axis)
 
     def states(self, states: PyTree, last: PyTree, run: Run) -> PyTree:
-        """The state after each step of the rows.
+        """Returns the state after each step of the rows.
 
         Args:
             states: The states after the steps of the run.
@@ -131,7 +131,11 @@ class Gaps(NamedTuple):
         return select(~self.pending, states, reset)
 
     def last(self, last: PyTree, run: Run) -> PyTree:
-        """The state after the last step of the rows, from that of the run."""
+        """Returns the state after the last step of the rows.
+
+        `last` is the state after the last step of the run. A reset at a masked step
+        after the last valid step is applied here.
+        """
         pending = self.pending_at_end(run.steps.axis)
         return last if pending is None else select(~pending, last, run.reset_state)
 
@@ -147,7 +151,7 @@ class Gaps(NamedTuple):
 
 
 def resets_of_valid_steps(resets: Array, mask: Array) -> tuple[Array, Array]:
-    """Splits resets into those that a loop over the valid steps can apply, and a rest.
+    """Moves each reset at a masked step to the next valid step of the row.
 
     Args:
         resets: Bool `[batch, time]`, true where a row is reset before the step.
@@ -170,8 +174,8 @@ def reverse_resets(
 ) -> Array | None:
     """Returns the resets of a run over the reversed sequences.
 
-    A reversed run enters a span, the steps from one reset to the next, at its last
-    step, which is the step before the next reset.
+    A span is the steps from one reset to the next. A reversed run enters a span at its
+    last step, so the row is reset there: at the step before the next reset.
 
     Args:
         resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if
@@ -184,7 +188,8 @@ def reverse_resets(
     if resets is None:
         return None
     axis = 0 if time_major else 1
-    if mask is not None:  # Ignore resets that no valid step follows, or precedes.
+    # Ignore a reset if no valid step precedes it, or if none follows it.
+    if mask is not None:
         valid = mask.astype(jnp.int32)
         before = jax.lax.cumsum(valid, axis) - valid
         resets &= (before > 0) & (jax.lax.cumsum(valid, axis, reverse=True) > 0)

@@ -1,4 +1,4 @@
-"""What a loop over all steps reads, a `Run`, and the `Choice` of a loop."""
+"""`Run`, the arrays that a loop over all steps reads, and `Choice`, the loop."""
 
 import dataclasses
 import functools
@@ -22,15 +22,20 @@ from .masking import Steps
 )
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """Whole sequences for a cell; the argument of a loop over all steps.
+    """The inputs, states and steps of whole sequences: the argument of a loop.
 
-    A loop of a `Choice` may rely on the following; the scan gets all other runs. There
-    are at least one row and one step. The rows of the cell do not interact, and its
-    state has no read-only parts, but may have leaves without a batch axis. There is no
-    mask: the valid steps are at the front of each row. No row is reset past its length.
-    One step of the cell was checked, so the state has the shapes and dtypes that a step
-    returns. Rows are divided over devices like those of the inputs. Padding, and states
-    that no step reads, may be NaN.
+    A loop of a `Choice` may rely on the following properties. Other runs are scanned.
+
+    * There are at least one row and one step.
+    * The rows of the cell do not interact.
+    * The state has no read-only parts; it may have leaves without a batch axis.
+    * There is no mask: the valid steps are at the front of each row.
+    * No row is reset past its length.
+    * One step of the cell was checked, so the state has the shapes and dtypes that a
+      step returns.
+    * All arrays with rows are divided over devices like the rows of the inputs.
+
+    Padding may be NaN, and so may a state that no step reads.
 
     Attributes:
         inputs: All steps of inputs, each leaf `[batch, time, ...]`, or
@@ -42,9 +47,10 @@ class Run:
         key_of_step: `key_of_step(i)`: the random key of step i of the whole run; see
             `key_at`. None for a deterministic run.
         implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
-            "native" or None, but not "scan", for which no cell is asked. All names but
-            "xla" raise an error unless `choose_loop` returns a `Choice` of that name,
-            so a wrapper returns the choice of its inner cell.
+            "native" or None. For "scan", `choose_loop` is not called. If the argument
+            is "native" or the name of a package, `choose_loop` must return a `Choice`
+            of this name; otherwise, the user gets an error. A wrapper therefore returns
+            the choice of its inner cell.
         vmap_size: Product of the sizes of the enclosing `vmap`s; 1 if unknown.
     """
 
@@ -68,10 +74,11 @@ class Run:
         return self.replace(inputs=inputs, state=state, **changes).with_stand_in()
 
     def with_stand_in(self) -> "Run":
-        """Returns the run with the stand-in of its inputs and states in its steps.
+        """Sets `steps.stand_in`: finite inputs and states for finished rows.
 
-        It is a row's first step or, with resets, its last one, because what precedes a
-        reset may be NaN or infinite; zeros if the row has no valid step.
+        They are the row's first inputs and its initial state. With resets, they are the
+        row's last inputs and, if the row is reset, its reset state, because values
+        before a reset may be NaN or infinite. Rows without a valid step get zeros.
         """
         steps = self.steps
         if steps.lengths is None:
@@ -104,7 +111,7 @@ class Run:
         return self.replace(key_of_step=lambda i: fn(key_of_step(i)))
 
     def prefix_tree(self, rows: object, sequences: object, shared: object) -> "Run":
-        """Builds a prefix tree, with a value for each array; see `Steps.prefix_tree`.
+        """Builds a prefix tree for `in_specs`: one value for each array.
 
         Args:
             rows: The value for arrays whose first axis is the rows.
@@ -123,22 +130,25 @@ Loop: TypeAlias = Callable[[Params, Run], tuple[PyTree, PyTree]]
 class Choice:
     """The loop that runs a cell over whole sequences, and why no faster loop does.
 
-    A choice is made once for a run, before a loop is traced. A loop may still run
-    steps in another way: the default native loop runs few steps in XLA's loop, and
-    chunks of a memory whose results are not finite, or that are small and are not
-    differentiated, run step by step.
+    A choice is made once for a run, before a loop is traced. A loop may still run some
+    steps in another way. For example, the default native loop runs short sequences in
+    XLA's loop. A matrix memory runs step by step instead of in chunks if its results
+    are not finite, or if it is small and the run is not differentiated.
 
     Attributes:
-        name: "native" or "xla" for an affine cell; "chunks" for a linear recurrence or
-            a matrix memory; "convolution" for a `ShortConvCell`; the name of a package
-            whose kernels run a matrix memory; "scan" for a scan of `apply`; "step" for
-            one call of `apply`, if there is a single step. A custom cell may give its
-            loop another name. The names of the cells in a stack are joined by "and".
-        loop: `loop(params, run) -> (outputs, state)`: the outputs of all steps, with
-            time along the same axis as in the inputs and zeros in finished rows; and
-            the state after each row's last step. If `run.steps.returns_states`, the
-            outputs are pairs `(output, new_state)` of all steps. None for a scan or a
-            step.
+        name: The name of the loop, which may be any name for a custom cell. The names
+            of the cells in a stack are joined by "and". The package uses these names:
+
+            * "native" or "xla" for an affine cell;
+            * "chunks" for a linear recurrence or a matrix memory;
+            * the name of a package whose kernels run a matrix memory;
+            * "convolution" for a `ShortConvCell`;
+            * "scan" for a scan of `apply`;
+            * "step" for one call of `apply`, if there is a single step.
+        loop: `loop(params, run) -> (outputs, state)`; None for a scan or a step. The
+            outputs of all steps have time along the same axis as the inputs, and zeros
+            in finished rows. If `run.steps.returns_states`, the outputs are pairs
+            `(output, new_state)`. The state is the state after each row's last step.
         reason: Why no faster loop runs; empty if none is faster.
         scales_state: Whether the loop can multiply each new state by one mask for all
             steps, as dropout of the state does.
@@ -159,13 +169,14 @@ class Choice:
 
     @classmethod
     def scan(cls, reason: str) -> "Choice":
-        """The choice of a scan of `apply`, because of `reason`."""
+        """Chooses a scan of `apply`; `reason` says why."""
         return cls("scan", reason=reason)
 
     def within(self, run: Callable[[Loop, Params, Run], PyTree]) -> "Choice":
-        """The choice of a wrapper that calls `run(loop, params, run)` with this loop.
+        """Returns the choice of a wrapper whose loop calls `run(loop, params, run)`.
 
-        If the wrapped cell is scanned, the wrapper is scanned too.
+        The argument `loop` is this loop, of the wrapped cell. If the wrapped cell is
+        scanned, the wrapper is scanned too.
         """
         if self.loop is None:
             return self

@@ -1,7 +1,8 @@
 """`run_cell`: runs a cell over checked sequences, in one compiled loop.
 
-A driver, such as `dynamic_rnn`, checks its arguments (`Given`). `prepared` makes the
-`Run` of the loop; `choose` chooses the loop; `results_of` runs it.
+A function such as `dynamic_rnn` checks its arguments and passes them as a `Given`.
+`prepared` makes the `Run` of the loop, `choose` chooses the loop, and `results_of` runs
+the loop.
 """
 
 import dataclasses
@@ -43,7 +44,7 @@ Results: TypeAlias = tuple[PyTree, PyTree, PyTree]
 def run_cell(cell: RNNCellLike, given: Given) -> Results:
     """Runs `cell` over all steps; returns `(outputs, state, states)`.
 
-    `states` has no read-only parts.
+    `states` has no read-only parts, such as an attention memory.
 
     Outside of jit, equal cells that cannot change share a compiled function. For other
     cells, JAX compiles the loop in every call, because its body is a new closure.
@@ -51,7 +52,7 @@ def run_cell(cell: RNNCellLike, given: Given) -> Results:
     bound = bound_or_none(cell)
     if bound:
         bound.cell._check_values(given.inputs)
-    if given.time != 1:  # Only loops over several steps depend on the number.
+    if given.time != 1:  # Only a loop over several steps reads `vmap_size`.
         given = given.replace(vmap_size=_vmap_size(jax.tree.leaves(given.inputs)[0]))
     return (_compiled if bound and bound.shares_programs else _run_cell)(cell, given)
 
@@ -71,10 +72,11 @@ def _vmap_size(x: Array) -> int:
     `vmap` calls the rule of a `custom_vmap` with these sizes. A `vmap` around `jit`,
     `checkpoint` or a scan is not counted, because it maps their bodies later.
 
-    Without the product, single rows that are mapped would count as one row. On two CPU
-    cores, the forward pass of 32 such rows would take 202 instead of 117 ms (MinGRU,
-    128 units, 2048 steps). The gradient of 16 rows would take 369 instead of 221
-    microseconds (LSTM in XLA's loop, 64 units, 8 steps).
+    Loops depend on the number of rows. Without the product, a `vmap` over single rows
+    would count as one row. On two CPU cores, the forward pass of 32 such rows would
+    take 202 instead of 117 ms (MinGRU, 128 units, 2048 steps). The gradient of 16 such
+    rows would take 369 instead of 221 microseconds (LSTM in XLA's loop, 64 units, 8
+    steps).
     """
     sizes: list[int] = []
     mapped = jax.custom_batching.custom_vmap(lambda x: ())
@@ -95,11 +97,12 @@ def choose(cell: object, run: Run, plan: CheckpointPlan) -> Choice:
     Args:
         cell: The cell.
         run: The run; only types are read.
-        plan: The size of the parts, which the loop runs one after another.
+        plan: The checkpoint plan. If it has parts, such as 64 steps, the loop runs one
+            part at a time, so the loop is chosen for the length of a part.
 
     Raises:
         ValueError: If the requested implementation cannot run the cell.
-        TypeError: If the cell's `choose_loop` returns something else.
+        TypeError: If the cell's `choose_loop` does not return a `Choice`.
     """
     steps, asked = run.steps, run.implementation
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]
@@ -115,7 +118,7 @@ def choose(cell: object, run: Run, plan: CheckpointPlan) -> Choice:
     elif steps.rows_interact:
         choice = Choice.scan("the rows of the cell interact")
     elif has_read_only(run.state):
-        choice = Choice.scan("the state of the cell has read-only parts")
+        choice = Choice.scan("the state has read-only parts, such as attention memory")
     else:
         if plan.part is not None and isinstance(steps.time, int):
             time = min(steps.time, plan.part)
@@ -133,7 +136,7 @@ def choose(cell: object, run: Run, plan: CheckpointPlan) -> Choice:
 def results_of(
     cell: RNNCellLike, run: Run, choice: Choice, gaps: Gaps, given: Given
 ) -> Results:
-    """Runs the chosen loop; returns its results for the steps of the user's rows."""
+    """Runs the chosen loop; returns its results with steps in the user's order."""
     cell_in_loop, apply = _in_loop(cell, run)
     run = run.replace(state=without_read_only(run.state))
 
@@ -161,10 +164,10 @@ def results_of(
 
 
 def _in_loop(cell: Any, run: Run) -> tuple[Callable[[], Any], Apply]:
-    """The cell and its step, for the body of a loop.
+    """Returns the cell and its step, for the body of a loop.
 
-    The gradients of the arrays that all steps share are summed in float32. If the cell
-    is not a pytree, its arrays are found by tracing one step.
+    All steps share the arrays of the cell, and their gradients are summed in float32.
+    If the cell is not a pytree, its arrays are found by tracing one step.
     """
     if trees.is_pytree_of_arrays(cell):
         cell_in_loop = with_float32_gradients(cell)

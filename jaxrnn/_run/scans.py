@@ -6,7 +6,7 @@
   pass. A scan over parts, whose body is under `jax.checkpoint`, saves the state
   before each part and reruns the part in the backward pass. A policy can store
   named arrays in host memory between the forward and backward passes.
-* `at_each_step` maps a function over steps, which do not depend on each other.
+* `at_each_step` maps a function over steps that do not depend on each other.
 """
 
 import functools
@@ -33,7 +33,9 @@ RunPart: TypeAlias = Callable[[Run], tuple[PyTree, PyTree]]
 
 
 def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of all steps, one after another; a single step has no loop.
+    """Runs all steps one after another, and returns `(outputs, state)`.
+
+    Several steps run in a `lax.scan`. A single step runs without a loop.
 
     Args:
         apply: Runs one step.
@@ -67,7 +69,7 @@ def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]
 def checkpointed_run(
     size: int, run_part: RunPart, run: Run, on_host: tuple[str, ...] = ()
 ) -> tuple[PyTree, PyTree]:
-    """Calls `run_part` on parts; derivatives save only the states between parts.
+    """Runs a sequence in parts; derivatives save only the state before each part.
 
     Args:
         size: The number of steps in a part.
@@ -86,11 +88,11 @@ def checkpointed_run(
     def run_next(size: int, state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
         start, own = scanned
         state = named(STATE, state) if on_host else state
-        # A part receives its inputs twice: as a slice of all, and as `own`, which
-        # comes from the scan over parts. The values are read from the slice, which
-        # copies no other steps. The gradient goes to `own`, whose values are never
-        # read. The gradient of the slice would also be correct, but each part would
-        # add this gradient to the gradient of all inputs.
+        # A part receives its inputs twice: as a slice of all inputs, and as `own`,
+        # which comes from the scan over parts. Values are read from the slice, which
+        # copies only these steps. Gradients go to `own`, whose values are never read,
+        # because the gradient of a slice is an array as long as all inputs, and each
+        # part would add such an array.
         inputs = jax.tree.map(
             lambda x: jax.lax.dynamic_slice_in_dim(x, start, size, steps.axis),
             run.inputs,
@@ -127,8 +129,8 @@ def checkpointed_run(
 def run_in_parts(size: int, run_part: RunPart, run: Run) -> tuple[PyTree, PyTree]:
     """Calls `run_part(part)` for each part of `size` steps.
 
-    If there are several parts, derivatives save the state before each part and
-    rerun the part. If there are at most `size` steps, `run_part` is called once.
+    If there are several parts, derivatives save the state before each part, and rerun
+    the part. If there are at most `size` steps, `run_part` is called once.
     """
     if size < run.steps.time:
         return checkpointed_run(size, run_part, run)
@@ -162,7 +164,7 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: object) -> PyTree:
 
     Args:
         fn: A function of one step of each sequence, with leaves `[batch, ...]`, which
-            treats each row separately.
+            computes each row separately.
         sequences: Each leaf `[batch, time, ...]`, or all `[time, batch, ...]`. The
             values must be finite in finished rows too. Otherwise, derivatives may be
             NaN.
@@ -170,6 +172,6 @@ def at_each_step(fn: Callable[..., PyTree], *sequences: object) -> PyTree:
     Returns:
         The results of `fn`, with the same first two axes as the sequences.
     """
-    # Always map over the first axis, even if it is the batch axis and `fn` therefore
-    # treats steps as rows. A map over the second axis makes XLA transpose all arrays.
+    # Always map over the first axis, even if it is the batch axis, so that `fn` sees
+    # steps as rows. A map over the second axis would make XLA transpose all arrays.
     return jax.vmap(fn)(*sequences)

@@ -80,7 +80,10 @@ def run_until_finished(
 
 
 def _unbounded(step: Step, carry: Carry) -> Carry:
-    """Runs a compiled loop that emits nothing and has no limit; lacks reverse mode."""
+    """Runs a compiled loop that emits nothing and has no limit of steps.
+
+    JAX cannot differentiate this loop in reverse mode.
+    """
 
     def body(position: tuple[Array, Carry]) -> tuple[Array, Carry]:
         t, carry = position

@@ -1,10 +1,11 @@
-"""TensorArrays in the carry of a loop; a loop must keep the shapes of its carry.
+"""Prepares TensorArrays for the carry of a loop, whose shapes must not change.
 
 A loop may write some arrays but never read them. `LoopWrites` removes these arrays from
 the carry. In the carry, they would make the time of the backward pass quadratic in the
 number of steps, because XLA's CPU compiler copies the cotangent of such an array at
-every step. Instead, each step returns what it writes, and one scatter after the loop
-fills each array. To find out which arrays a step reads, the step is traced once more.
+every step. Instead, each step returns the values that it writes, and one scatter after
+the loop fills each array. To find out which arrays a step reads, the step is traced
+once more.
 """
 
 import dataclasses
@@ -93,7 +94,7 @@ def as_loop_carry(
         step: The body of a compiled loop.
         carry: The carry before the first step.
         max_steps: The maximum number of steps.
-        first_write: As `first` of `with_capacity_for`.
+        first_write: The index at which the first step writes to an empty array.
     """
     carry = with_capacity_for(carry, max_steps, first_write)
     return with_known_shapes(
@@ -202,7 +203,7 @@ class LoopWrites:
                 continue
             if i in self.arrays:  # The step replaced the array.
                 self.must_carry.add(i)
-            jax.tree.leaves(leaf)  # This call marks arrays in `leaf` as read.
+            jax.tree.leaves(leaf)  # Flattening marks the arrays in `leaf` as read.
         return writes
 
     def _map(self, fn: Callable[[int, TensorArray], PyTree], carry: PyTree) -> PyTree:
@@ -214,7 +215,7 @@ class LoopWrites:
 
 
 def _is_static(leaf: PyTree, max_steps: AxisSize) -> bool:
-    """Whether a leaf is a TensorArray with a buffer, whose sizes are ints."""
+    """Whether a leaf is a TensorArray with a buffer, and all sizes are ints."""
     if not (is_tensor_array(leaf) and isinstance(leaf._store, Stacked)):
         return False
     return isinstance(leaf._store.capacity, int) and isinstance(max_steps, int)
@@ -237,8 +238,8 @@ def _fill(store: Stacked, taken: Array, writes: list[tuple[Array, Array]]) -> St
 class _Watched(Stacked):
     """Holds the elements of an array inside a step, and records their use.
 
-    A write does not change the elements, because an array that steps read is carried
-    instead.
+    A write does not change the elements: no step reads them, because an array that a
+    step reads stays in the carry and is not watched.
 
     Attributes:
         arrays: The `LoopWrites` of the loop, to which this array belongs.

@@ -1,7 +1,7 @@
 """Stores for a `TensorArray`'s elements: one buffer, or arrays of different shapes.
 
-Compiled programs write to the buffer in place. Indices are int32. Known indices are
-NumPy arrays, and traced indices are JAX arrays.
+Compiled programs write to the buffer in place. Indices are int32. An index whose value
+is known is a NumPy array; a traced index is a JAX array.
 """
 
 import dataclasses
@@ -28,9 +28,9 @@ class Stacked:
 
     Attributes:
         buffer: An array `[capacity, ...]`; slots that were never written are zeros.
-        written: Whether each slot was written, bool `[capacity]`.
-        size: The number of elements, an int32 scalar, if only the first slots are
-            elements; `()` if all slots are elements.
+        written: Bool `[capacity]`, true for slots that were written.
+        size: The number of elements, an int32 scalar: elements are the first slots.
+            `()` if all slots are elements.
     """
 
     buffer: Array
@@ -39,7 +39,7 @@ class Stacked:
 
     @classmethod
     def of(cls, buffer: Array, count: object, size: object) -> "Stacked":
-        """Returns the slots of a buffer, of which the first `count` were written."""
+        """Wraps a buffer whose first `count` slots were written."""
         capacity = buffer.shape[0]
         xp: Any = jnp if jax.export.is_symbolic_dim(capacity) else np
         numbers = xp.arange(capacity, dtype=np.int32)
@@ -89,7 +89,7 @@ class Stacked:
         return self._written(buffer, index)
 
     def scatter(self, indices: Indices, values: Array) -> "Stacked":
-        """Writes elements to `indices`; for a repeated index, the last one counts."""
+        """Writes elements to `indices`; of two writes to an index, the last counts."""
         if not (self.capacity and indices.shape[0]):
             return self
         # For each slot of the buffer, find the last value that is written to it. A
@@ -113,7 +113,7 @@ class Stacked:
         return jax.lax.collapse(elements, 0, 2)
 
     def with_capacity(self, capacity: int) -> "Stacked":
-        """Returns at least `capacity` slots; an extension at least doubles them."""
+        """Extends the buffer, at least to double size, unless `capacity` slots fit."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
@@ -136,7 +136,7 @@ class Stacked:
         return _module_of(indices, last).clip(indices, 0, last)
 
     def written_end(self) -> int:
-        """The number of slots up to the last that was, or may have been, written."""
+        """The number of slots up to the last written one; all slots if unknown."""
         written = concrete_or_none(self.written)
         if written is None:
             return self.capacity
@@ -241,7 +241,7 @@ class Ragged:
 
 
 def known_or_traced(values: object) -> Any:
-    """Returns the values in NumPy, unless they are traced."""
+    """Converts the values to NumPy, unless they are traced."""
     known = concrete_or_none(values)
     return values if known is None else known
 
@@ -252,7 +252,7 @@ def _module_of(*values: object) -> Any:
 
 
 def _check_known(indices: Indices) -> None:
-    must = "not be traced if elements may differ in shape"
+    must = "be a known integer, not traced, if elements may differ in shape"
     fix = "If all elements have one shape, create the array with `element_shape`."
     expect(_module_of(indices) is np, "index", must, indices, fix, TypeError)
 

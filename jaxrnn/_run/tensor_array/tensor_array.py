@@ -290,7 +290,7 @@ class TensorArray(RowlessArray):
         """Does nothing, because there is no resource to free."""
 
     def grad(self, source: str, flow: object = None, name: str | None = None) -> Any:
-        """Not available, for any `source` and `flow`; use `jax.grad` to differentiate.
+        """Raises an error for any `source` and `flow`; use `jax.grad` instead.
 
         Raises:
             NotImplementedError: Always.
@@ -301,7 +301,8 @@ class TensorArray(RowlessArray):
 
     def __repr__(self) -> str:
         if isinstance(self._store, Stacked):
-            # The leaves may be text, or have an axis that `vmap` added.
+            # `size()` would fail if `vmap` added an axis, or if JAX replaced the leaves
+            # by other objects, such as strings.
             return f"TensorArray({self.dtype}, elements={describe(self._store.buffer)})"
         size, shape = self.size(), self._config.element_shape
         return f"TensorArray({self.dtype}, size={size}, element_shape={shape})"
@@ -311,7 +312,7 @@ class TensorArray(RowlessArray):
         raise TypeError(f"a TensorArray is not an array: {self!r}. Call `.stack()`.")
 
     def tree_flatten_with_keys(self) -> tuple[tuple, _Config]:
-        """Returns the elements as a named child, and the static part."""
+        """Returns the elements as a child with a name, and the static arguments."""
         if self._store is None:  # None as a child would look like a missing leaf.
             return (), self._config
         return ((jax.tree_util.GetAttrKey("elements"), self._store),), self._config
@@ -355,7 +356,7 @@ class TensorArray(RowlessArray):
         store = self._store
         if isinstance(store, Stacked):
             is_single = np.ndim(store.written) == 1
-            must = "be one array for this method, not a batch"
+            must = "be one array, not a batch, outside of `jax.vmap`"
             expect(is_single, "TensorArray", must, store.buffer, "Use `jax.vmap`.")
         return store
 
@@ -393,7 +394,7 @@ def _check_each(
     fix: str = "",
     error: type[Exception] = ValueError,
 ) -> None:
-    """`expect` for booleans, one for each index; traced ones raise under `checkify`."""
+    """Applies `expect` to `ok`, booleans for all indices; `checkify` if traced."""
     known = concrete_or_none(ok)
     if known is None:
         checkify.debug_check(jnp.all(ok), f"`{name}` must {must}")
@@ -424,7 +425,7 @@ def _as_value(value: ArrayLike, dtype: DType, shape: tuple) -> Array:
 
 
 def _as_indices(name: str, values: ArrayLike, *shape: int | None) -> Indices:
-    """Integers of shape `shape` as int32, in NumPy if they are known.
+    """Converts integers of shape `shape` to int32, in NumPy if they are known.
 
     Integers beyond int32 are clamped, so they stay out of range of the array.
 
