@@ -1,5 +1,5 @@
-"""Batches for recurrent networks: packing, windows of long sequences, resets.
+"""Prepares batches: packs sequences, cuts long sequences into windows, finds resets.
 
-Imports `_run` and `_base`. Never here: a run of a cell. These functions prepare what a
-driver reads, and find in its results what the user asks for.
+This folder imports `_run` and `_base`, but never runs a cell. Its functions prepare the
+inputs of `dynamic_rnn` and similar functions, and unpack the results.
 """

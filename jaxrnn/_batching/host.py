@@ -116,12 +116,13 @@ def as_sequence(name: str, sequence: PyTree, first: PyTree = None) -> PyTree:
     Args:
         name: The name of the sequence, for messages.
         sequence: The nest.
-        first: The result for another sequence, which this sequence must be like.
+        first: The first sequence, which this sequence must match in structure, dtypes
+            and step shapes; None if this sequence is the first.
 
     Raises:
         TypeError: If a leaf is traced or not an array.
         ValueError: If there are no arrays, if the arrays differ in length, or if the
-            structure, a dtype or the shape of a step is not as in `first`.
+            structure, a dtype or the shape of a step differs from `first`.
     """
     arrays = map_named(name, as_host_array, sequence)
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim}
@@ -143,7 +144,7 @@ def from_list(inputs: PyTree) -> list[PyTree]:
     """The sequences in a list, as nests of arrays `[length, ...]`.
 
     Raises:
-        TypeError: If `inputs` is not a list or tuple; if a leaf is traced or not an
+        TypeError: If `inputs` is not a list or tuple, or if a leaf is traced or not an
             array.
         ValueError: If there are no arrays, or if sequences differ in more than their
             lengths.

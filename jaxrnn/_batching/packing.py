@@ -32,9 +32,9 @@ State: TypeAlias = dict[str, Any]
 class Packed(NamedTuple):
     """Sequences that are stored end to end in rows.
 
-    The fields have the names and meanings that they have in T5X, maxtext and Grain, so
-    batches of other packers fit: `Packed(inputs, segment_ids, positions)`. Run a pack
-    with any driver or module that accepts `resets`::
+    The fields have the same names and meanings as in T5X, maxtext and Grain, so you can
+    wrap their batches: `Packed(inputs, segment_ids, positions)`. Run a pack with any
+    function or module that accepts `resets`::
 
         outputs, _, states = jaxrnn.dynamic_rnn(
             cell.bind(params), packed.inputs, packed.lengths, dtype=jnp.float32,
@@ -46,15 +46,16 @@ class Packed(NamedTuple):
     For a time-major run, swap the first two axes of the inputs and of the resets, but
     pass the lengths of the original pack. Swap the outputs back before you unpack them.
 
-    `unpack` and `at_ends` require that each sequence has an id of its own in the whole
-    pack. Grain and T5X count anew in each row, which raises an error outside of `jit`,
-    but under `jit` gives wrong results, because the ids are not known. Renumber such a
-    pack first, with `number_over_rows` of the guide to packing.
+    `unpack` and `at_ends` require a different id for each sequence of the pack. Grain
+    and T5X start again from 1 in each row. With such ids, both methods raise an error
+    outside of `jit`. Under `jit`, where the ids are not known, they return wrong
+    results. Renumber such a pack first, with `number_over_rows` from the guide to
+    packing.
 
     Attributes:
         inputs: A nest of `[rows, row_length, ...]`, zeros at unused steps.
-        segment_ids: Integers `[rows, row_length]`: at each step, 1 plus the number of
-            the sequence; 0 or less at unused steps.
+        segment_ids: Integers `[rows, row_length]`: the id of the sequence at each step,
+            which is `i + 1` for sequence i; 0 or less at unused steps.
         positions: Integers `[rows, row_length]`: the index of each step in its
             sequence; 0 at unused steps.
     """
@@ -65,49 +66,49 @@ class Packed(NamedTuple):
 
     @property
     def lengths(self) -> Array | np.ndarray:
-        """int32 `[rows]`, the used steps of each row, which all unused steps follow."""
+        """int32 `[rows]`, the number of used steps, at the front of each row."""
         return (self._integers("segment_ids") > 0).sum(-1, dtype=np.int32)
 
     @property
     def resets(self) -> Array | np.ndarray:
         """Bool `[rows, row_length]`, true at the first step of each sequence.
 
-        Unused steps are false. In a window that continues a sequence, no step of this
-        sequence is true.
+        Unused steps are false. If a window continues a sequence of the window before,
+        all its steps of this sequence are false.
         """
         return (self._integers("positions") == 0) & (self._integers("segment_ids") > 0)
 
     def unpack(
         self, outputs: PyTree, count: int | None = None, time: int | None = None
     ) -> PyTree:
-        """The outputs of each sequence, padded.
+        """Returns the outputs of each sequence in a row of its own, padded with zeros.
 
         The values of `outputs` at unused steps, including NaN, affect neither the
         result nor gradients.
 
         Args:
             outputs: A nest in the layout of `inputs`, `[rows, row_length, ...]`.
-            count: The number of sequences; by default, the largest id, which leaves out
-                sequences of length 0 at the end. Sequences with larger ids are left
-                out. Under `jit`, `count` and `time` must be given, because they are
-                shapes.
-            time: The number of steps; by default, of the longest sequence. Steps beyond
-                this number are left out.
+            count: The number of sequences; by default, the largest id. Sequences of
+                length 0 have no steps, so the default leaves them out at the end.
+                Sequences with ids above `count` are left out. Under `jit`, `count` and
+                `time` must be given, because they are sizes of the result.
+            time: The number of steps; by default, the length of the longest sequence.
+                Steps beyond this number are left out.
 
         Returns:
             The nest with leaves `[count, time, ...]`, with zeros past the end of each
             sequence.
 
         Raises:
-            ValueError: If the first two axes of a leaf are not those of `segment_ids`;
-                if `count` or `time` is not given, and the pack is traced.
+            ValueError: If the first two axes of a leaf differ from `segment_ids`, or if
+                the pack is traced, and `count` or `time` is not given.
             TypeError: If a leaf is not an array; if `segment_ids` or `positions` are
                 not integers.
         """
         return self._read("outputs", outputs, count=count, time=time)
 
     def at_ends(self, tree: PyTree, count: int | None = None) -> PyTree:
-        """The values at the last step of each sequence, such as its final state.
+        """Reads the last step of each sequence, such as the final state.
 
         Args:
             tree: A nest in the layout of `inputs`, `[rows, row_length, ...]`.
@@ -122,12 +123,15 @@ class Packed(NamedTuple):
         return self._read("tree", tree, count=count)
 
     def _integers(self, name: str) -> Any:
-        """A field that holds integers, which may be a list, as an array."""
+        """Converts a field of integers, which may be a list, to an array."""
         what = "integers [rows, row_length]"
         return as_integers(name, getattr(self, name), what, (None, None))
 
     def _read(self, name: str, tree: PyTree, **sizes: int | None) -> PyTree:
-        """Reads all steps, for the sizes `count` and `time`; the last, for `count`."""
+        """Reads each sequence from `tree`.
+
+        `sizes` has `count` and `time` to read all steps, or `count` to read the last.
+        """
 
         def checked(name: str, leaf: object) -> Array:
             array = as_array(name, leaf)
@@ -141,22 +145,23 @@ class Packed(NamedTuple):
         known, places = map(concrete_or_none, (ids, positions))
         if known is not None and places is not None:
             firsts = known[(places == 0) & (known > 0)]
-            fix = "Count sequences over all rows, as `pack_sequences` does. The guide "
-            fix += "to packing has `number_over_rows` for packs of other libraries."
-            must = "have an id of its own for each sequence"
+            fix = "Number sequences over all rows, as `pack_sequences` does. For packs "
+            fix += "of other libraries, see `number_over_rows` in the guide to packing."
+            must = "have a different id for each sequence"
             is_own = np.unique(firsts).size == firsts.size
             expect(is_own, "segment_ids", must, known, fix)
 
-        # The index of each step in the result, -1 for the sequence of an unused step.
-        # A narrow dtype may not hold `count`, and ids that wrap around would be ids of
-        # other sequences.
+        # For each step of the pack, the index of its sequence and of its step in the
+        # result. Unused steps have the sequence -1. The indices are int32, because a
+        # narrow id such as int8 cannot represent every `count`, and they are clamped,
+        # because an id that wraps around would be the id of another sequence.
         index = clamped_to_int32(ids).clip(0) - 1, clamped_to_int32(positions)
         pairs = zip(sizes.items(), index, strict=False)
         shape = [_size(*named, indices) for named, indices in pairs]
         given = tuple(map(jnp.asarray, index[: len(shape)]))
         index = replicated_on_explicit_mesh(given, tree)
 
-        # Which step of the pack to read for each result; -1 for none.
+        # For each step of the result, the step of the pack to read; -1 for none.
         steps = jnp.arange(ids.size, dtype=jnp.int32).reshape(ids.shape)
         none = varying_like(index, jnp.full(shape, -1, jnp.int32))
         options = {"mode": "drop", "wrap_negative_indices": False}
@@ -167,7 +172,7 @@ class Packed(NamedTuple):
 
 
 def _size(name: str, size: int | None, indices: object) -> int:
-    """The given size, or the least size that has all indices."""
+    """Returns the given size, or 1 plus the largest index."""
     if size is not None:
         return as_count(name, size, 0)
     known: Any = concrete_or_none(indices)
@@ -197,12 +202,12 @@ def pack_sequences(
             nest of such arrays that have the same time and batch sizes. Without
             `sequence_length`, a list or tuple of sequences, each an array
             `[length, ...]` or a nest of such arrays that have the same length. All
-            sequences must have the same structure, dtypes and step shapes. A tuple of
-            padded arrays therefore needs `sequence_length`. The nest may also hold data
-            that the cell does not read, such as a label per step. In a list, the nest
-            of a sequence may also hold numbers, such as a label of the whole sequence.
-            A number is stored at each step of the sequence; `at_ends` returns one
-            number per sequence again.
+            sequences must have the same structure, dtypes and step shapes. A tuple
+            without `sequence_length` is read as a list of sequences. The nest may also
+            hold data that the cell does not read, such as a label per step. In a list,
+            the nest of a sequence may also hold numbers, such as a label of the whole
+            sequence. A number is stored at each step of the sequence; `at_ends` returns
+            one number per sequence again.
         sequence_length: `[batch]`, integers, clamped to `[0, time]`.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
@@ -267,7 +272,7 @@ def pack_sequences(
 def _packed(
     sequences: list[Leaves], row_of: list[int], like: PyTree, rows: int, row_length: int
 ) -> Packed:
-    """The pack that holds each sequence in its row.
+    """Copies each sequence to its row of a new pack; `row_of` contains the rows.
 
     `like` is a nest of arrays `[any, ...]` with the dtypes and step shapes.
     """
@@ -309,8 +314,8 @@ class PackedBatches(Iterator[Packed]):
         rows, row_length = self._shape
         row_of: list[int] = []
         free = [row_length] * rows
-        # `_waiting` may hold a record that did not fit into the last batch or, after an
-        # error, the records of the batch that was not returned.
+        # `_waiting` may contain a record that did not fit into the last batch. After an
+        # error, it contains the records of the batch that was not returned.
         while len(self._waiting) > len(row_of) or self._read():
             length = len(self._waiting[len(row_of)][1][0])
             row = next((r for r, steps in enumerate(free) if length <= steps), None)
@@ -370,13 +375,14 @@ class PackedBatches(Iterator[Packed]):
         return state
 
     def set_state(self, state: State) -> None:
-        """Continues with the batches that followed when the state was taken.
+        """Moves to the position of `state`, so that the same batches follow again.
 
         Args:
             state: A state from `get_state` of an iterator over the same records.
 
         Raises:
-            TypeError: If `records` has no position, or `state` is no such state.
+            TypeError: If `records` has no position, or if `state` is not a result of
+                `get_state`.
             ValueError: If the position is past the end of `records`.
         """
         self.get_state()  # Raises an error if `records` has no position.
@@ -399,10 +405,10 @@ def packed_batches(
     """Packs the records of an input pipeline into batches of one shape.
 
     All batches share one compilation. Records are packed by the first-fit rule: a
-    record goes into the first row of the batch that has room for the record. If no row
-    has room, or if the batch already has `sequences` sequences, the batch is complete,
-    and the record goes into the next batch. Records are never cut, and batches keep the
-    order of the records. The last batch may be less full than the others.
+    record goes into the first row of the batch into which it fits. If it fits into no
+    row, or if the batch already has `sequences` sequences, the record begins the next
+    batch. Records are never cut, and batches keep the order of the records. The last
+    batch may be less full than the others.
 
     Args:
         records: A Grain dataset or iterator, a sequence (anything with `__len__` and
@@ -412,11 +418,11 @@ def packed_batches(
             each step.
         rows: The number of rows in a batch.
         row_length: The number of steps in a row, at least the length of the longest
-            record. If rows are much longer than the records, less padding is needed.
-        sequences: The largest number of sequences in a batch, for `count` in
-            `Packed.unpack` and `Packed.at_ends`; by default
-            `rows * ceil(row_length / 4)`. Pass a larger number for records with fewer
-            than 4 steps on average.
+            record. Rows much longer than the records need less padding.
+        sequences: The largest number of sequences in a batch, by default
+            `rows * ceil(row_length / 4)`. Pass the same number as `count` to
+            `Packed.unpack` and `Packed.at_ends`. If records have fewer than 4 steps on
+            average, pass a larger number.
 
     Returns:
         An iterator over `Packed`. Like Grain's iterators, this iterator has

@@ -1,4 +1,4 @@
-"""`resets` for drivers, from the arrays that pipelines and rollouts have."""
+"""Computes the argument `resets` from segment ids, or from `done` of a rollout."""
 
 import jax.numpy as jnp
 
@@ -13,14 +13,14 @@ from .._base.typing import Array, ArrayLike
 
 
 def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> Array:
-    """The resets of packed rows: true at each step that begins a segment.
+    """Finds the resets of packed rows: true at each step that begins a segment.
 
-    A segment is consecutive steps with one id, such as a document. Padding has the id
-    0, as in maxtext and marin, or less. It begins no segment, so the state after a
-    row's last segment stays. For rows that end with padding, also pass a driver the
-    lengths `(segment_ids > 0).sum(1)`; for padding anywhere, pass
-    `mask=segment_ids > 0`. Of the other ids, only differences count, so they may be
-    counted anew in each row.
+    A segment is consecutive steps with the same positive id, such as a document. The
+    numbers may start again in each row, because only changes of the id matter. Steps
+    with the id 0 (as in maxtext and marin) or less are padding, which begins no
+    segment. If all padding is at the end of rows, also pass the lengths
+    `(segment_ids > 0).sum(1)` to `dynamic_rnn`. Otherwise, pass
+    `mask=segment_ids > 0`.
 
     Args:
         segment_ids: Integers `[batch, time]`, or `[time, batch]` if `time_major`; 0
@@ -53,15 +53,15 @@ def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> A
 def resets_of_done(
     done: ArrayLike, last_done: ArrayLike | None = None, *, time_major: bool = False
 ) -> Array:
-    """The resets of a rollout: true at each step after a step that was done.
+    """Finds the resets of a rollout: true at each step after the end of an episode.
 
     Args:
         done: Bool `[batch, time]`, or `[time, batch]` if `time_major`: true at the last
-            step of each episode. If an environment tells apart how episodes end, pass
-            `terminated | truncated`.
-        last_done: Bool `[batch]`, required: `done` of the step before these steps,
-            which is the last step of the previous part of the rollout. Before the first
-            part, pass True for rows that begin an episode.
+            step of each episode. If the environment returns `terminated` and
+            `truncated`, pass `terminated | truncated`.
+        last_done: Bool `[batch]`, required: `done` of the step before these steps, such
+            as the last step of the previous rollout. Before the first rollout, pass
+            True for rows that begin an episode.
         time_major: Whether time is the first axis of `done` and of the result.
 
     Returns:

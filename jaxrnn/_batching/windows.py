@@ -20,8 +20,8 @@ class LazyWindows(Sequence["Window"]):
     """A sequence of windows, each of which is computed on access and not stored.
 
     Attributes:
-        window_at: Computes a window, given the index of its first step. The function
-            must support pickling, e.g. as a partial of a module's function.
+        window_at: A function that computes the window that begins at a given step. The
+            function must support pickling, e.g. as a partial of a module's function.
         starts: The index of the first step of each window.
     """
 
@@ -76,7 +76,7 @@ def windows(
     *,
     time_major: bool = False,
 ) -> Sequence[Window]:
-    """Cuts sequences along time into windows, on the host, outside of jit.
+    """Cuts sequences into windows of `size` steps, in NumPy, outside of jit.
 
     All windows have the same structure and shapes, so they share one compilation. Each
     window is read on access. If `inputs` is an `np.memmap`, or any object with `shape`,
@@ -85,16 +85,16 @@ def windows(
     Args:
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays (with labels, for example) that have the same time and batch
-            sizes. The windows of a `Packed` hold a `Packed` of the same sequences.
+            sizes. If `inputs` is a `Packed`, the inputs of each window are a `Packed`.
         size: The number of steps in a window. If `size` does not divide the number of
             steps, the last window is padded with zeros.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, time]`; None for all steps.
+            `[0, time]`. If None, all steps are valid.
         time_major: Whether time is the first axis.
 
     Returns:
         A sequence of `ceil(time / size)` windows. The result supports `len` and slices.
-        For example, `windows(x, 25)[k:]` resumes an interrupted run.
+        For example, `windows(x, 25)[k:]` resumes an interrupted run at window k.
 
     Raises:
         TypeError: If an argument is traced or has the wrong type.
