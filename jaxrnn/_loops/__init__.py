@@ -1,9 +1,9 @@
-"""Loops that run whole sequences of a kind of cells faster than a scan.
+"""Loops that run whole sequences faster than a scan, each for one kind of cells.
 
-Imports `_cells`, `_run` and `_base`. Never here: what a result is. Each import below
-registers loops for a kind of cells (`_run/loops.py`). Without one of these lines, or
-without this folder and the lines that import it, all results stay the same, only
-slower. Only sequences whose time axis is divided over devices need this folder.
+This folder imports `_cells`, `_run` and `_base`. Each import below registers loops for
+a kind of cells (`_run/loops.py`). A loop never changes results: without an import, or
+without this folder, its cells are scanned, with the same results. The only exception is
+a time axis that is divided over devices, which a scan cannot run.
 """
 
 from . import convolution as convolution

@@ -1,4 +1,4 @@
-"""A loop on each device of an explicit mesh, by itself."""
+"""Runs a loop on each device of an explicit mesh, in `jax.shard_map`."""
 
 from collections.abc import Callable
 from typing import Any
@@ -18,15 +18,15 @@ def by_device(
     out_specs: object,
     names: set[str],
 ) -> PyTree:
-    """`fn(shared, run)` in `shard_map` over the explicit mesh of the inputs.
+    """Runs `fn(shared, run)` in `shard_map` over the explicit mesh of the inputs.
 
     Args:
-        fn: A function of arrays that all devices share, and of the run of a device.
-        shared: These arrays.
+        fn: A function of `shared` and of the rows or steps of `run` on one device.
+        shared: Arrays that all devices share, such as parameters.
         run: The whole run, a `Run` or `Given`.
-        specs: The run, with a `PartitionSpec` for each array; see `prefix_tree`.
-        out_specs: How the mesh divides the results.
-        names: The axes of the mesh over which `fn` runs by device.
+        specs: The run with a `PartitionSpec` in place of each array; see `prefix_tree`.
+        out_specs: The `PartitionSpec`s of the results.
+        names: The axes of the mesh over which `shard_map` maps.
     """
     mesh, whole = explicit_mesh_of(run.inputs), PartitionSpec()
 

@@ -1,4 +1,4 @@
-"""The loop of a `ShortConvCell`: a sum of shifted inputs, and its map over steps."""
+"""Runs a `ShortConvCell` over whole sequences, as a sum of shifted inputs."""
 
 import functools
 
@@ -17,15 +17,16 @@ from .many_steps import choose_many_steps
 
 
 def choose(cell: ShortConvCell, params: Params, run: Run) -> Choice:
-    """Chooses a sum of shifted inputs."""
+    """Chooses a sum of shifted inputs, unless the user asks for another loop."""
     return choose_many_steps("convolution", cell, _convolve_all, run)
 
 
 def transition(cell: ShortConvCell) -> Transition:
-    """The map from the state before several steps to the state after them.
+    """Returns the functions of the cell's state map; see `Transition`.
 
-    The last channel is 1 for inputs of these steps, and 0 for earlier inputs, which
-    the map takes from the state.
+    A state is the last `width - 1` inputs. The map of several steps is such a state
+    with one more channel, a flag: 1 marks an input of these steps, and 0 an earlier
+    input, which is read from the state before the steps.
     """
 
     def window(state: Array, is_known: float) -> Array:
@@ -51,7 +52,7 @@ def transition(cell: ShortConvCell) -> Transition:
 
 
 def _convolve_all(params: Params, run: Run) -> tuple[PyTree, Array]:
-    """`(outputs, state)` of all steps; see `Choice.loop`."""
+    """Runs all steps; returns `(outputs, state)`. See `Choice.loop`."""
     steps, past = run.steps, run.state
     taps, last = taps_of(run.replace(inputs=run.inputs.astype(past.dtype)))
     narrow = [tap.astype(run.inputs.dtype) for tap in taps]
@@ -62,16 +63,17 @@ def _convolve_all(params: Params, run: Run) -> tuple[PyTree, Array]:
 
 
 def taps_of(run: Run) -> tuple[list[Array], Array]:
-    """The last inputs at every step.
+    """Finds the *taps* of every step: the last `width` inputs, which the step sums.
 
     Args:
-        run: Inputs `[batch, time, depth]`, or `[time, batch, depth]` if `steps.axis` is
-            0; the state, `[batch, width - 1, depth]`, is the inputs before the first
-            step, and the reset state those before a reset.
+        run: The inputs, `[batch, time, depth]`, or `[time, batch, depth]` if
+            `steps.axis` is 0. The state, `[batch, width - 1, depth]`, is the inputs
+            before the first step. The reset state is the inputs before a reset.
 
     Returns:
-        The taps, oldest first, each with the shape of `inputs`; and the past inputs
-        after each row's last step.
+        `(taps, last)`. `taps` is a list of `width` arrays like the inputs: first the
+        oldest input of each step, last the newest. `last` is the state after each row's
+        last step.
     """
     steps, past = run.steps, run.state
     axis, count = steps.axis, past.shape[1]
@@ -86,7 +88,7 @@ def taps_of(run: Run) -> tuple[list[Array], Array]:
         edges = [(count, 0) if i == axis else (0, 0) for i in range(2)]
         resets = jnp.pad(steps.resets, edges)
         for i in range(count):
-            # After a reset d steps ago, older inputs are those of the reset state.
+            # After a reset d steps ago, older inputs come from the reset state.
             for d in reversed(range(count - i)):
                 other = each_step(run.reset_state[:, i + d])
                 taps[i] = masking.select(~read(resets, count - d), taps[i], other)
@@ -99,7 +101,7 @@ def taps_of(run: Run) -> tuple[list[Array], Array]:
 
 
 def _after_last_step(steps: Steps, states: Array) -> Array:
-    """For each row of `states`, the entry at the row's length; `[batch, depth]`."""
+    """Reads `states` at index `length` of each row; returns `[batch, depth]`."""
     if steps.lengths is None:
         return jax.lax.index_in_dim(states, steps.time, steps.axis, keepdims=False)
 

@@ -1,13 +1,13 @@
 """Runs a cell over sequences whose time axis is divided over devices.
 
-Each device holds a *part*: consecutive steps of its rows. It runs its part twice:
+Each device holds a *part*: consecutive steps of its rows. Each device does two things:
 
-1. It computes the map from the state before the part to the state after the part, a
-   `Transition`. The devices exchange these maps, and apply them one after another. So
-   each device knows the state before its part.
+1. It computes the map from the state before its part to the state after its part
+   (`Transition`). The devices exchange these maps, and apply them one after another, so
+   each device gets the state before its part.
 2. It runs the cell from this state. The last device sends the final state to all.
 
-No loop over steps exchanges anything. The gradient is JAX's.
+Devices exchange nothing inside a loop over steps. JAX differentiates both parts.
 """
 
 import dataclasses
@@ -38,20 +38,20 @@ from .by_device import by_device
 
 
 class Transition(NamedTuple):
-    """Functions of the *map* of a cell: from a state to the state some steps later.
+    """Functions that compute and apply the *map* of several steps of a cell.
 
-    A map is represented by arrays, such as the factors A and B of `A h + B`, which do
-    not depend on the state. Devices that run later steps of a sequence therefore need
-    not wait for the state.
+    The map takes the state before the steps to the state after them. It is represented
+    by arrays, such as A and B for the map `A h + B`, which do not depend on the state.
+    A device can therefore compute the map of its steps before it gets the state.
 
     Attributes:
-        map_of_steps: `map_of_steps(params, run)`: the map of all steps. In place of
-            states, `run` has maps: a map that goes before the steps, and the maps that
-            replace it where rows are reset.
-        identity: `identity(state)`: the map to the same state, for states like `state`.
-        constant: `constant(state)`: the map of all states to `state`.
-        map: `map(state_map, state)`: the state to which a map maps `state`.
-        stored: `stored(like, state)`: the state, cast to the dtypes of `like`.
+        map_of_steps: `map_of_steps(params, run)` returns the map of all steps of `run`,
+            applied after the map `run.state`. Where a row is reset, the map
+            `run.reset_state` takes the place of all earlier maps.
+        identity: `identity(state)` returns the map that keeps every state like `state`.
+        constant: `constant(state)` returns the map that maps every state to `state`.
+        map: `map(state_map, state)` applies a map to a state.
+        stored: `stored(like, state)` casts the state to the dtypes of `like`.
     """
 
     map_of_steps: Callable[[Params, Run], PyTree]
@@ -66,8 +66,8 @@ class DividedTime:
     """Runs a kind of cells over sequences whose time axis is divided over devices.
 
     Attributes:
-        transition: `transition(cell)`: the `Transition` of a cell, or None if it has
-            none.
+        transition: `transition(cell)` returns the `Transition` of a cell, or None if
+            the cell has no `Transition`.
     """
 
     transition: Callable[[Any], Transition | None]
@@ -82,23 +82,23 @@ class DividedTime:
         Args:
             cell: A bound cell that has a `Transition`.
             given: All steps, with a plan for the steps of one device.
-            spec: How the mesh divides the first two axes of the inputs.
+            spec: The `PartitionSpec` of the first two axes of the inputs.
 
         Returns:
             `(outputs, state, states)`; see `run_cell`.
 
         Raises:
-            ValueError: If a state has other rows than the inputs.
+            ValueError: If a state does not have as many rows as the inputs.
         """
         check_rows_of_states(given)
         if cell.shares_programs:
             return _compiled(cell, given, self, spec)
-        # Each call compiles any other cell, as in `run_cell`.
+        # Other cells are compiled in each call, as in `run_cell`.
         run_all = lambda cell, given: _run_on_mesh(cell, given, self, spec)
         return jax.jit(run_all)(cell, given)
 
     def on_device(self, cell: Any, given: Given, name: AxisName) -> Results:
-        """Runs the part of the time axis that a device holds, in `jax.shard_map`.
+        """Runs the steps that this device holds, inside `jax.shard_map`.
 
         Args:
             cell: A bound cell that has a `Transition`.
@@ -107,8 +107,8 @@ class DividedTime:
             name: The axis of the mesh that divides time, or a tuple of axes.
 
         Returns:
-            `(outputs, state, states)`; see `run_cell`. The state is that of the last
-            part.
+            `(outputs, state, states)`; see `run_cell`. On every device, the state is
+            the state after the last part.
 
         Raises:
             ValueError: If the inputs are not divided over the axis.
@@ -144,7 +144,7 @@ _compiled = jax.jit(_run_on_mesh, static_argnames=("divided", "sequence_spec"))
 
 
 def _of_part(given: Given, name: AxisName) -> Given:
-    """What was given, with the lengths of the part."""
+    """Replaces the lengths of whole sequences by the lengths within this part."""
     if given.lengths is None:
         return given
     start = jax.lax.axis_index(name) * given.time
@@ -154,12 +154,12 @@ def _of_part(given: Given, name: AxisName) -> Given:
 def _before_part(
     after: Callable[[PyTree, PyTree], PyTree], first: PyTree, part: PyTree, name: Any
 ) -> PyTree:
-    """What is known before a part, from what each device knows about its own part.
+    """Computes a value before this device's part, such as the state.
 
     Args:
-        after: `after(x, part)` is what is known after a part, if x is known before it.
-        first: What is known before the first part.
-        part: What this device knows about its part.
+        after: `after(x, part)` returns the value after a part, from the value x before.
+        first: The value before the first part.
+        part: The data of this device's part that `after` needs, such as its map.
         name: The axis of the mesh that divides time.
     """
     parts = jax.lax.all_gather(part, name)
@@ -171,20 +171,20 @@ def _before_part(
 def _state_before(
     transition: Any, cell: Any, run: Run, gaps: Gaps, plan: CheckpointPlan, name: Any
 ) -> PyTree:
-    """The state before the part of a device.
+    """Computes the state before this device's part.
 
     Args:
         transition: The `Transition` of the cell.
         cell: The cell.
         run: The run of the cell over the part.
-        gaps: What a mask adds to the results of the run.
-        plan: What derivatives save.
+        gaps: The `Gaps` of the run, which add resets at masked steps.
+        plan: The checkpoint plan.
         name: The axis of the mesh that divides time.
     """
     size = cell.state_size
     wide = widened(with_structure(size, run.state))
     is_first = jax.lax.axis_index(name) == 0
-    # In place of states, the run has maps.
+    # The run has maps in place of states.
     pairs = transition.constant(wide), transition.identity(wide)
     start = jax.tree.map(functools.partial(jnp.where, is_first), *pairs)
     reset_state = run.reset_state
@@ -195,7 +195,7 @@ def _state_before(
 
     def after(state: PyTree, part: PyTree) -> PyTree:
         map_of_part, is_constant = part
-        # A constant does not read the state, which may be NaN before a reset.
+        # A constant map ignores the state, which may be NaN before a reset.
         read = masking.zero_unless(~is_constant, state)
         return transition.map(map_of_part, read)
 
@@ -212,18 +212,19 @@ def _map_of_part(
     plan: CheckpointPlan,
     is_first: Array,
 ) -> tuple[PyTree, Array]:
-    """The map from the state before a part to the state after it.
+    """Computes the map from the state before a part to the state after the part.
 
     Args:
         transition: The `Transition` of the cell.
         cell: The cell.
         run: The run over the part, with maps in place of states.
-        gaps: What a mask adds to the results of the run.
-        plan: What derivatives save.
-        is_first: Whether the part is the first, before which the state is known.
+        gaps: The `Gaps` of the run, which add resets at masked steps.
+        plan: The checkpoint plan.
+        is_first: Whether this is the first part; the state before it is known.
 
     Returns:
-        The map; and whether it is a constant, bool `[batch]`.
+        `(map, is_constant)`. `is_constant` is bool `[batch]`, true if the map of a row
+        maps every state to one state, as after a reset.
     """
     steps = dataclasses.replace(run.steps, returns_states=False)
     are_constant = jnp.full(jax.tree.leaves(run.state)[0].shape[:1], is_first)

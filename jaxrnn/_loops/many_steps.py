@@ -1,4 +1,4 @@
-"""What all loops share that run many steps of a cell at once."""
+"""Helpers of the loops that compute many steps of a cell at once."""
 
 import dataclasses
 import functools
@@ -38,12 +38,12 @@ def choose_many_steps(name: str, cell: RNNCell, loop: Loop, run: Run) -> Choice:
 def scanned_without_derivatives(
     choice: Choice, cell: Any, stored: Callable, run: Run
 ) -> Choice:
-    """The choice, but a scan in calls that are not differentiated, on a CPU.
+    """Returns the choice, but with a scan on a CPU if a call is not differentiated.
 
     Args:
         choice: The choice of a loop, or of a scan.
         cell: The cell, whose `step` computes in at least float32.
-        stored: `stored(like, state)` casts a state to the dtypes of another.
+        stored: `stored(like, state)` casts a state to the dtypes of `like`.
         run: All steps; only types are read.
     """
     if (
@@ -61,10 +61,10 @@ def scanned_without_derivatives(
 def _scan_alone(
     cell: Any, stored: Callable, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
-    """All steps, one after another, with states in the dtype of the arithmetic."""
+    """Scans all steps, with states in the dtype of the arithmetic."""
     dtype = at_least_float32(widest_dtype((run.inputs, run.state)))
     state, reset_state = cast((run.state, run.reset_state), dtype)
-    # The results of finished steps may be NaN.
+    # Without derivatives, NaN in the dropped results of finished rows does no harm.
     steps = dataclasses.replace(run.steps, stand_in=None)
     wide = run.replace(state=state, reset_state=reset_state, steps=steps)
     outputs, last = scan_steps(lambda t, *step: cell.step(params, *step), wide)
@@ -76,22 +76,23 @@ def _scan_alone(
 def _run_all(
     cell: RNNCell, loop: Loop, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
-    """`loop(params, run)` for states like those of the cell, on each device."""
+    """Runs the loop on each device, with the state in the cell's structure."""
     state = trees.with_structure(cell.state_size, run.state)
-    # The sharding of the parameters might not be compatible with that of the state.
+    # The parameters and the state may be sharded over the same axes of a mesh.
     params = replicated_on_explicit_mesh(params)
     with jax.named_scope(scope_name(cell)):
         return _on_rows(loop, params, run.replace(state=state))
 
 
 def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-    """`loop(params, run)`; on an explicit mesh, each device runs its rows by itself.
+    """Runs the loop; on an explicit mesh, each device runs its rows in `shard_map`.
 
-    By its type, the gradient of a parameter is equal on all devices of such a mesh, so
-    a loop sums it over the devices in each iteration. In `shard_map`, JAX sums it once.
+    Outside of `shard_map`, the type of a parameter's gradient says that the gradient is
+    equal on all devices, so the backward loop would sum over devices in each iteration.
+    In `shard_map`, JAX sums over devices once.
     """
     axis = run.steps.axis
-    # A driver divides the rows of all inputs alike.
+    # All inputs have their rows divided in the same way (`_run/layout.py`).
     name = jax.typeof(jax.tree.leaves(run.inputs)[0]).sharding.spec[1 - axis]
     if name is None or explicit_mesh_of(run.inputs) is None:
         return loop(params, run)
@@ -102,6 +103,7 @@ def _on_rows(loop: Loop, params: Params, run: Run) -> tuple[PyTree, PyTree]:
     def of_device(params: Params, run: Run) -> tuple[PyTree, PyTree]:
         return loop(varying_like(run.inputs, params), run)
 
-    # Others may map over another axis of the mesh, which `shard_map` then refuses.
+    # The caller may already map over another axis of the mesh, which this `shard_map`
+    # must not name.
     names = set(name) if isinstance(name, tuple) else {name}
     return by_device(of_device, params, run, specs, (sequences, rows), names)

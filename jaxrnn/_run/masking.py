@@ -401,7 +401,7 @@ def hide_nonfinite(finished: Array, inputs: PyTree) -> PyTree:
     """Replaces NaN and infinity by 0 in finished rows.
 
     Finite inputs do not change, because a user's loop function reads the results of
-    finished rows. `finished` is Bool `[batch, ...]`, with equal entries in each row.
+    finished rows. `finished` is bool `[batch, ...]`, with equal entries in each row.
     """
     if finished.ndim > 1:
         finished = jnp.any(finished, axis=tuple(range(1, finished.ndim)))

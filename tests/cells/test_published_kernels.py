@@ -151,8 +151,8 @@ def test_jla_runs_its_kernels_on_a_gpu(monkeypatch, of_jax):
 SMALL = jaxrnn.DeltaMemoryCell(HEADS, KEY, 1, num_key_heads=1)
 OF_ONE_VALUE = INPUTS._replace(v=INPUTS.v[..., :1]), STATE[..., :1], SMALL
 REFUSED = {
-    "it returns only the last state": lambda: explained(return_states=True),
-    "it resets states to zeros, not to `reset_state`": lambda: explained(
+    "its kernels return only the last state": lambda: explained(return_states=True),
+    "its kernels reset states to zeros, not to `reset_state`": lambda: explained(
         resets=RESETS, reset_state=STATE
     ),
     "V must be larger": lambda: explained(*OF_ONE_VALUE),

@@ -1,1 +1,1 @@
-"""Loops of affine cells: `choose.py` decides, `xla_loop.py` runs, or `native/` does."""
+"""Loops of affine cells: `choose.py` chooses `xla_loop.py`, `native/` or a scan."""

@@ -1,7 +1,7 @@
-"""Which loop runs an affine cell: that of a backend, XLA's loop, or a scan.
+"""Chooses the loop of an affine cell: a backend's loop, XLA's loop, or a scan.
 
-A backend is a library with loops of its own, such as the native loops. It registers
-itself, so that XLA's loop runs all cells without it.
+A *backend* is a library with its own loops, such as the native loops in C++. Each
+backend registers itself. Without backends, XLA's loop runs all affine cells.
 """
 
 from typing import Any, NamedTuple
@@ -21,11 +21,11 @@ from .xla_loop import AffineLoop
 
 
 class Backend(NamedTuple):
-    """How a backend chooses its loop, or a scan with the reason why it has none.
+    """Two functions that choose a loop of the backend, or a scan with a reason.
 
     Attributes:
-        by_name: If the user asks for the backend by name.
-        by_default: If the user asks for no implementation.
+        by_name: Chooses if the user asks for the backend by name.
+        by_default: Chooses if the user does not pass `implementation`.
     """
 
     by_name: Choose
@@ -36,14 +36,14 @@ _BACKENDS: dict[str, Backend] = {}
 
 
 def register_backend(name: str, backend: Backend) -> None:
-    """Runs affine cells in the loops of a backend where the backend has one."""
+    """Registers a backend, whose loops run the affine cells that they support."""
     _BACKENDS[name] = backend
 
 
 def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
     """Chooses the loop of a backend, XLA's loop, or a scan."""
     program = _program_of_step(cell, params, run)
-    # The loops use `jax.custom_jvp`, which loses the gradients of these arrays.
+    # The loops use `jax.custom_jvp`, which would lose the gradients of these arrays.
     if any(map(is_traced, program.consts)):
         return Choice.scan("a function of the cell closes over traced arrays")
     if not isinstance(run.steps.time, int):
@@ -68,13 +68,13 @@ def choose(cell: AffineCell, params: Params, run: Run) -> Choice:
 
 
 def _program_of_step(cell: AffineCell, params: Params, run: Run) -> Any:
-    """The jaxpr of one step.
+    """Traces one step; returns the jaxpr.
 
-    It tells whether the step closes over traced arrays, and whether it has a derivative
-    only in reverse mode.
+    The jaxpr shows whether the step closes over traced arrays, and whether the step has
+    a derivative only in reverse mode.
     """
 
-    # A new function, so that JAX does not reuse an earlier trace.
+    # JAX would reuse an earlier trace of `cell.step`, so define a new function.
     def step(*args: Any) -> StageResult:
         return cell.step(*args)
 

@@ -1,4 +1,4 @@
-"""A scan over steps that, on CPUs, skips groups of steps after all rows have ended."""
+"""A scan that, on CPUs, skips groups of 8 to 16 steps after all rows have ended."""
 
 import functools
 from collections.abc import Callable
@@ -15,8 +15,8 @@ from ..._run.scans import checkpointed
 Body: TypeAlias = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 """`body(t, carry, x) -> (carry, y)` of step t, an int32 scalar."""
 
-# The range of group sizes, in steps. On a CPU, a loop skips the groups after the end of
-# the longest row.
+# The range of group sizes, in steps. On a CPU, the scan skips the groups after the end
+# of the longest row.
 MIN_GROUP = 8
 MAX_GROUP = 16
 
@@ -29,15 +29,15 @@ def ragged_scan(
     save_inputs_only: bool = False,
     skipped: PyTree = None,
 ) -> tuple[PyTree, PyTree]:
-    """`lax.scan` over steps; on CPUs, skips most steps past `steps_to_run`.
+    """Applies `lax.scan` to steps; on CPUs, skips most steps past `steps_to_run`.
 
     The scan has a fixed number of iterations, so JAX can differentiate it in every
     mode.
 
     Args:
-        body: The function of one step. Steps after the first `steps_to_run` must not
-            change the carry, and no final result may depend on the stacked results of
-            these steps. Among them may be steps past the end of `xs`.
+        body: The function of one step. The scan may run it for steps after the first
+            `steps_to_run`, and even past the end of `xs`. Such a step must not change
+            the carry, and no final result may depend on its stacked result.
         carry: The carry before the first step.
         xs: The inputs of each step, each leaf `[time, ...]`. The last group is padded
             with copies of the last step, except that bools are padded with False.
@@ -101,9 +101,9 @@ def group_size(time: int) -> int:
 def in_groups(x: Array, count: int, size: int) -> Array:
     """Splits steps into groups `[count, size, ...]`, padded at the end.
 
-    Padding repeats the last step, so the padding is finite if the inputs are finite.
-    Zeros would not do, because the derivative of a cell may not be finite at zeros.
-    Bools are padded with False, because all rows are finished at the added steps.
+    Padding repeats the last step, because the derivative of a cell may be infinite or
+    NaN for inputs of zeros. Bools are padded with False, because all rows are finished
+    at the added steps.
     """
     last = jnp.zeros_like(x[-1:]) if x.dtype == bool else x[-1:]
     filled = jnp.concatenate([x] + [last] * (count * size - x.shape[0]))

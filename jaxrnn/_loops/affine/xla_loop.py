@@ -1,8 +1,8 @@
 """Runs an affine cell over sequences in an XLA loop, with fast derivatives.
 
 This module supports derivatives of any order. When JAX differentiates a scan, it saves
-every gate of every step, and adds to the gradient of each kernel at every step. In this
-module, `forward` saves the products `zs` and the states. The tangent has two parts:
+every gate of every step, and adds to the gradient of each kernel at every step. Here,
+`forward` saves only the matrix products `zs` and the states. The tangent has two parts:
 
 * `_push_products` computes how parameters and inputs contribute to the tangents of the
   products. Each term is computed for all steps at once. JAX transposes the term to one
@@ -39,10 +39,10 @@ from .ragged_scan import ragged_scan
 if TYPE_CHECKING:
     from ..._cells.affine import AffineCell, Stage
 
-# The matrix products of the inputs are computed before the loop only if a run or
-# part has few rows, and not too many rows times steps, because the products of all
-# steps take memory. On a CPU, this saves up to half of the time if the inputs are
-# wide, and costs up to a third if they are narrow or the steps are few, because the
+# The matrix products of the inputs are computed before the loop only if there are few
+# rows, and not too many rows times steps, because the products of all steps take
+# memory. On a CPU, this saves up to half of the time if the inputs are wide. If they
+# are narrow or the steps are few, it would cost up to a third more time, because the
 # input kernel is copied.
 FEW_ROWS = 8
 FEW_ROWS_ON_CPU = 64
@@ -51,7 +51,7 @@ LEAST_DEPTH, LEAST_TIME = 128, 16  # On a CPU.
 
 
 Product: TypeAlias = Callable[[int, "Stage", PyTree, Array, DType], Array]
-"""`product(k, stage, inputs, operand, dtype)`: z of stage k; see `run_stages`."""
+"""`product(k, stage, inputs, operand, dtype)` returns the z of stage k."""
 
 
 class Primals(NamedTuple):
@@ -61,10 +61,10 @@ class Primals(NamedTuple):
         product_params: The parameters of each stage's product,
             `{"kernel": [rows, columns], "bias": [columns]}`. The first rows of a kernel
             multiply the inputs, if the stage reads them. A stage without a bias has no
-            "bias". Where `push_forward` splits the kernels: see `_split_kernels`.
+            "bias". `push_forward` splits the kernels; see `_split_kernels`.
         elementwise: The parameters that the element-wise updates read.
-        xs: The inputs, `[time, batch, depth]`. `primals_of` keeps the layout of the
-            run, which may be `[batch, time, depth]`.
+        xs: The inputs, `[time, batch, depth]`. In the result of `primals_of`, they have
+            the layout of the run, which may be `[batch, time, depth]`.
         state: The initial state, each leaf `[batch, ...]`.
         reset_state: The state to which each row is reset, each leaf `[batch, ...]`;
             None if there are no resets.
@@ -90,7 +90,7 @@ class AffineLoop:
     only_reverse: bool = False
 
     def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)` of all steps, equal to a scan of `cell.apply`.
+        """Runs all steps; returns the same `(outputs, state)` as a scan.
 
         Args:
             params: The cell's parameters.
@@ -109,10 +109,10 @@ class AffineLoop:
     def forward(
         self, primals: Primals, steps: Steps, save: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """`(outputs, state, saved)` of all steps.
+        """Runs all steps; returns `(outputs, state, saved)`.
 
-        `saved` holds `(zs, state)` of each step, `[time, batch, ...]`: the products of
-        the stages, and the state before the step.
+        `saved` contains `(zs, state)` of each step, `[time, batch, ...]`: the products
+        of the stages, and the state before the step.
         """
         if not save:  # The run is not differentiated.
             steps = dataclasses.replace(steps, stand_in=None)
@@ -135,7 +135,7 @@ class AffineLoop:
         skipped = None
         if save and steps.steps_to_run is not None:
             # Derivatives also read the residuals of skipped steps, which must be
-            # finite, so repeat the residuals of step 0 there.
+            # finite. So the residuals of step 0 take their place.
             first_inputs = jax.tree.map(lambda x: x[0], xs)
             _, (output, saved) = step(jnp.int32(0), primals.state, first_inputs)
             skipped = jax.tree.map(zeros_like, output), saved
@@ -152,7 +152,7 @@ class AffineLoop:
         tangents: Primals,
         vmap_size: int = 1,
     ) -> tuple[PyTree, PyTree]:
-        """The tangents of `(outputs, state)`, linear in the tangents of the primals.
+        """Computes the tangents of `(outputs, state)`, linear in `tangents`.
 
         Args:
             primals: The primals of the run.
@@ -165,20 +165,21 @@ class AffineLoop:
         split = functools.partial(_split_kernels, self.cell, primals.xs.shape[-1])
         products = split(primals.product_params)
         d_products = split(tangents.product_params)
-        # The values at finished rows do not affect the result, but must be finite.
+        # The inputs of finished rows do not affect the result, but must be finite.
         xs = steps.zero_finished(primals.xs)
         primals = primals._replace(product_params=products, xs=xs)
         tangents = tangents._replace(product_params=d_products)
         d_zs = self._push_products(primals, saved, tangents, vmap_size)
 
-        # The tangents of the reset states. Each step casts a wide copy, so that the
+        # Each step casts a float32 copy of the reset states' tangents, so that the
         # transpose sums over steps in float32.
         d_reset_state = _dense(primals.reset_state, tangents.reset_state)
         wide = widened(d_reset_state)
         push_update = _pushed_update(primals, tangents.elementwise)
 
-        # The masks of `Steps.run_step`, for tangents. They are scanned: if each step
-        # compared its index with the lengths, a GPU would launch a tenth more kernels.
+        # This step masks tangents as `Steps.run_step` masks values. The masks of all
+        # steps are computed before the scan: if each step compared its index with the
+        # lengths, a GPU would launch a tenth more kernels.
         def step(t: Array, d_state: PyTree, scanned: PyTree) -> tuple[PyTree, PyTree]:
             (zs, state), d_zs, resets, unfinished = scanned
             d_before = d_state
@@ -209,10 +210,11 @@ class AffineLoop:
     def _push_products(
         self, primals: Primals, saved: PyTree, tangents: Primals, vmap_size: int
     ) -> list[Array | None]:
-        """The tangent of each z that is due to parameters and inputs; None if zero.
+        """Computes how parameters and inputs contribute to the tangent of each z.
 
-        The tangent is computed for all steps at once. The backward pass recomputes the
-        operands of the products instead of reading saved operands.
+        The contribution is computed for all steps at once; None means zero. The
+        backward pass recomputes the operands of the products instead of reading saved
+        operands.
         """
 
         def operands(zs: list, state: PyTree) -> list[Array]:
@@ -242,7 +244,7 @@ class AffineLoop:
 
 
 def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, Steps]:
-    """The primals of a run, and its steps, which hold nothing to differentiate."""
+    """Splits a run into primals, which can be differentiated, and steps."""
     params = cell.stage_params(params)
     primals = Primals(
         product_params=[stage.product_params(params) for stage in cell.stages],
@@ -255,12 +257,12 @@ def primals_of(cell: "AffineCell", params: Params, run: Run) -> tuple[Primals, S
 
 
 def with_tangent_rule(forward: Callable, push_forward: Callable) -> Callable:
-    """`run(primals, steps) -> (outputs, state)`, with a rule for its derivatives.
+    """Returns `run(primals, steps) -> (outputs, state)` with a rule for derivatives.
 
     Args:
         forward: `forward(primals, steps, save) -> (outputs, state, saved)`.
-        push_forward: `push_forward(primals, steps, saved, tangents)`: the tangents of
-            `(outputs, state)`.
+        push_forward: `push_forward(primals, steps, saved, tangents)` returns the
+            tangents of `(outputs, state)`.
     """
     run = jax.custom_jvp(lambda *args: forward(*args, save=False)[:2])
 
@@ -278,16 +280,17 @@ def _choose_product(
 ) -> tuple[Product, PyTree, Steps]:
     """Chooses how the steps compute `z = [inputs, operand] @ kernel + bias`.
 
-    * With few rows, the products with all inputs are computed before the loop.
-    * Otherwise, on CPUs, a step computes one product, as a step of the cell does. So
-      it does on all platforms if the inputs are added (`project_inputs=False`).
-    * On other platforms, a step computes two products. With one product, TPUs would
-      write the joined operands at every step, and GPUs would launch 1.5 times as many
-      operations for a GRU.
+    * With few rows, the products of the inputs are computed before the loop.
+    * Otherwise, on CPUs, a step computes one product, like a step of the cell. The
+      same holds on all platforms if inputs are added (`project_inputs=False`).
+    * Otherwise, on other platforms, a step computes two products. With one product,
+      TPUs would write the joined operands at every step, and GPUs would launch 1.5
+      times as many operations for a GRU.
 
     Returns:
-        `(product, xs, steps)`: the product of a step; the inputs that it reads, for all
-        steps; and the steps, whose stand-in holds such inputs too.
+        `(product, xs, steps)`. `product` computes z at one step. `xs` contains the
+        inputs of `product` for all steps. `steps` has a stand-in with inputs for
+        `product`.
     """
     if _is_ahead(cell, primals, on_cpu):
         return _products_ahead(cell, primals, steps, on_cpu)
@@ -311,7 +314,10 @@ def _choose_product(
 def _products_ahead(
     cell: "AffineCell", primals: Primals, steps: Steps, on_cpu: bool
 ) -> tuple[Product, PyTree, Steps]:
-    """See `_choose_product`; a step reads a list of blocks of z for each stage."""
+    """Multiplies the inputs of all steps before the loop; see `_choose_product`.
+
+    `xs` has a list of blocks of z for each stage.
+    """
     products = _split_kernels(cell, primals.xs.shape[-1], primals.product_params)
     dtype = widest_dtype(primals.state)
 
@@ -359,14 +365,14 @@ def _is_ahead(cell: "AffineCell", primals: Primals, on_cpu: bool) -> bool:
 
 
 def _with_wide_lengths(steps: Steps, masked: PyTree) -> Steps:
-    """The same steps, with the length of each row repeated: `[batch, size]`.
+    """Repeats the length of each row, to `[batch, size]`, for TPUs.
 
     On a TPU, a comparison of lengths `[batch]` costs as much as an element-wise update
     of the state, but a comparison of lengths as wide as the state is fused with the
     selects. Relative to a run without lengths, the compiler for a v5e estimates 1.03
     instead of 1.19 times the cycles for an LSTM, and 0.91 instead of 1.13 for a GRU;
-    neither was measured. The lengths stay `[batch]` unless all arrays in `masked`,
-    which are the arrays to mask or their types, are `[batch, size]`.
+    neither was measured. `masked` has the arrays to mask, or their types. Unless all of
+    them are `[batch, size]`, the lengths stay `[batch]`.
     """
     shapes = [leaf.shape for leaf in jax.tree.leaves(masked)]
     if steps.lengths is None or any(len(shape) != 2 for shape in shapes):
@@ -381,12 +387,14 @@ def _with_wide_lengths(steps: Steps, masked: PyTree) -> Steps:
 def _split_kernels(
     cell: "AffineCell", depth: int, products: list[Params]
 ) -> list[Params]:
-    """Parameters of products, or their tangents, with the kernels split into parts.
+    """Splits each kernel into the rows for the inputs and the rows for the operand.
+
+    `products` are parameters of products, or their tangents.
 
     Returns:
         `{"operand": [rows, columns], "inputs": [depth, columns], "bias": [columns]}`
-        for each stage. The rows of "operand" multiply the operand. A stage that reads
-        no inputs has no "inputs". The parts of a zero tangent are None.
+        for each stage. A stage that reads no inputs has no "inputs". If the tangent of
+        a kernel is zero, its two parts are None.
     """
 
     def of_stage(stage: "Stage", product: Params) -> Params:
@@ -410,11 +418,11 @@ def _product_tangent(
     p: Params,
     d_p: Params,
 ) -> Array | None:
-    """`xs @ d_W + h @ d_U + d_xs @ W + d_b`, for all steps at once.
+    """Computes `xs @ d_W + h @ d_U + d_xs @ W + d_b` for all steps at once.
 
     This is the tangent of `z = xs @ W + h @ U + b` without `d_h @ U`, which the loop
     adds. The transposes of these terms are the gradients of W, U, xs and b. If z adds
-    inputs instead of multiplying them, `d_added` is their tangent.
+    the inputs instead of `xs @ W`, `d_added` is the tangent of the added inputs.
     """
 
     def of_kernel(operand: Array, d_kernel: Array) -> Array:
@@ -434,7 +442,7 @@ def _product_tangent(
 
 
 def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
-    """`push(stage, (z, carry), tangents)`: a stage's update and its tangents.
+    """Returns `push(stage, (z, carry), tangents)`, the JVP of a stage's update.
 
     Each row gets its own copy of the tangents of element-wise parameters, in float32.
     The transpose of the copies therefore sums over steps in float32. The sum over rows,
@@ -472,7 +480,7 @@ def _pushed_update(primals: Primals, d_elementwise: Params) -> Callable:
 
 
 def _dense(primals: PyTree, tangents: PyTree) -> PyTree:
-    """The tangents as arrays, with zeros for unperturbed arguments."""
+    """Returns the tangents as arrays, with zeros for unperturbed arguments."""
     return jax.tree.map(
         lambda x, d: d if is_perturbed(d) else zeros_like(x), primals, tangents
     )

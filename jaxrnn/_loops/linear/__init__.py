@@ -1,1 +1,1 @@
-"""Linear recurrences in chunks of steps, and how time is divided for them."""
+"""Runs linear recurrences in chunks of steps, also with time divided over devices."""

@@ -1,4 +1,4 @@
-"""The loops of linear recurrences: chunks of steps, and maps over several steps."""
+"""Chooses the loops of linear recurrences, and computes the maps of several steps."""
 
 import functools
 from collections.abc import Callable
@@ -36,10 +36,12 @@ def choose_s6(cell: S6MemoryCell, params: Params, run: Run) -> Choice:
 
 
 def transition(cell: LinearRecurrenceCell) -> Transition:
-    """`A h + B` for a state h, as the units `[A, B]`.
+    """Returns the functions of the cell's state map; see `Transition`.
 
-    A step multiplies A and B by its a, and adds its b to B. For a cell with
-    `term_from_zeros`, the map also holds the state to which it maps zeros.
+    The map of several steps is `A h + B` for a state h. It is represented as a state
+    with the units `[A, B]`. A step multiplies A and B by its factor a, and adds its
+    term b to B. If the cell has `term_from_zeros`, the map also contains the state to
+    which it maps zeros.
     """
     count = 1 if cell.term_from_zeros is None else 2
     zeros_like = functools.partial(jax.tree.map, jnp.zeros_like)
@@ -74,12 +76,12 @@ def transition(cell: LinearRecurrenceCell) -> Transition:
 
 
 def _joined(a: Element, b: Element) -> Element:
-    """The units of both, side by side."""
+    """Concatenates the units of a and b."""
     return jax.tree.map(lambda *x: jnp.concatenate(x, axis=-1), a, b)
 
 
 def _split(units: Element) -> list[Element]:
-    """The two elements that `_joined` has joined."""
+    """Splits the result of `_joined` into a and b."""
     halves = jax.tree.map(lambda x: jnp.split(x, 2, axis=-1), units)
     return jax.tree.transpose(jax.tree.structure(units), None, halves)
 

@@ -1,6 +1,6 @@
-"""The loop of a linear recurrence over chunks of steps.
+"""Runs a linear recurrence in chunks of steps, such as 1024 steps at once.
 
-For each chunk, all matrix products and gates are computed at once, then the states, and
+In each chunk, all matrix products and gates are computed at once, then the states, and
 then the outputs. On a CPU, a chunk is small enough for the cache, so little of its data
 goes through main memory. The backward pass recomputes each chunk from the state before
 the chunk. Therefore, except for outputs and gradients, only the states between chunks
@@ -30,16 +30,16 @@ class RecurrenceLoop:
     """Runs the steps of a linear recurrence in chunks.
 
     Attributes:
-        terms: `terms(params, inputs, state)` of one step; of the state, only types are
-            read.
-        output: `output(params, new_state, rest)`, the output of one step.
+        terms: `terms(params, inputs, state)` returns the terms of one step. The
+            function reads only the types of the state.
+        output: `output(params, new_state, rest)` returns the output of one step.
     """
 
     terms: Callable[[Params, Array, Element], Terms]
     output: Callable[[Params, Element, PyTree], PyTree]
 
     def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)` of all steps; see `RNNCell.choose_loop`."""
+        """Runs all steps; returns `(outputs, state)`. See `Choice.loop`."""
         params_in_loop = with_float32_gradients(params)
 
         def run_chunk(part: Run) -> tuple[PyTree, PyTree]:
@@ -57,12 +57,15 @@ class RecurrenceLoop:
 
         platform = platform_of((params, run.inputs, run.state))
         size = steps_in_chunk(run.state, run.vmap_size, platform)
-        # The gradient of the reset state is a sum over chunks.
+        # The gradient of the reset state is a sum over chunks, computed in float32.
         wide = run.replace(reset_state=widened(run.reset_state))
         return run_in_parts(size, run_chunk, wide)
 
     def _terms(self, params: Params, part: Run) -> tuple[Element, Element, PyTree]:
-        """`(a, b, rest)` of all steps: a step maps h to `a * h + b`, also at resets."""
+        """Returns `(a, b, rest)` of all steps: each step maps h to `a * h + b`.
+
+        At a reset, b includes the effect of the reset state.
+        """
         steps, h = part.steps, part.state
         at_step = lambda x: self.terms(params, x, h)
         xs = steps.fill_finished(part.inputs)
@@ -81,7 +84,7 @@ class RecurrenceLoop:
         return a, b, rest
 
     def _outputs(self, params: Params, hs: Element, rest: PyTree, part: Run) -> PyTree:
-        """The outputs of all steps, with the new states if the run returns them."""
+        """Returns the outputs of all steps or, if requested, `(outputs, states)`."""
         dtype = widest_dtype(part.inputs)
         at_step = lambda *x: cast(self.output(params, *x), dtype)
         outputs = part.steps.zero_finished(at_each_step(at_step, hs, rest))
@@ -91,9 +94,9 @@ class RecurrenceLoop:
 def steps_in_chunk(state: Element, vmap_size: int, platform: str) -> int:
     """The number of steps in a chunk, a power of two.
 
-    On CPUs, the states of a chunk take about 2 MiB, in all runs of the enclosing
-    `vmap`s. For MinGRU with 8 rows, 256 units and 8192 steps, chunks of 128, 256, 512
-    and 1024 steps were compared. The forward pass took 232, 175, 192 and 210 ms, and a
+    On CPUs, the states of a chunk take about 2 MiB, where all rows that `vmap` maps
+    count. For MinGRU with 8 rows, 256 units and 8192 steps, chunks of 128, 256, 512 and
+    1024 steps were compared. The forward pass took 232, 175, 192 and 210 ms, and a
     training step took 680, 722, 775 and 839 ms. With 1 row, chunks of 256 to 2048 steps
     are equally fast.
 
@@ -127,5 +130,5 @@ def _are_from_zeros(
         return jnp.cumsum(writes, axis=0) == 0
     to_zeros = resets & is_zero(reset_state)
     writes = jnp.cumsum(writes | (resets & ~to_zeros), axis=0)
-    # No writes since the last reset to zeros or, before any reset, since the start.
+    # There were no writes since the last reset to zeros or, without one, the start.
     return writes == jax.lax.cummax(jnp.where(to_zeros, writes, 0))

@@ -19,29 +19,28 @@ from ..._cells.linear.element import Element, plus, times
 from ..._run import masking
 
 Factors: TypeAlias = tuple[Element, Array | None]
-"""`(a, resets)`; see `linear_recurrence`."""
+"""`(a, resets)`: the factors, and where rows are reset; see `linear_recurrence`."""
 
 
 @jax.custom_jvp
 def linear_recurrence(
     factors: Factors, x: Element, h: Element
 ) -> tuple[Element, Element]:
-    """`(hs, h)`: the state after each step of `h' = a * h + x`, and the last state.
+    """Runs steps `h' = a * h + x`; returns the state after each step, and the last.
 
-    The form suits the run and the platform. CPUs and runs of fewer than 64 steps always
-    use the loop. On CPUs, XLA compiles a step of the loop into one function that reads
-    and writes each number once, unlike any parallel form. For 8192 steps of 256 units,
-    the loop took 1.2 ms with 1 row and 36 ms with 8 rows; the tree took 13 ms and 197
-    ms. On other platforms, each step of a loop costs microseconds, regardless of the
-    size of the step. For the gradient of 1024 steps, a GPU launches about 40 operations
-    for the tree, but several operations per step for a loop.
+    CPUs and runs of fewer than 64 steps use the loop; other runs use the tree. On CPUs,
+    XLA compiles a step of the loop into one function that reads and writes each number
+    once, unlike any parallel form. For 8192 steps of 256 units, the loop took 1.2 ms
+    with 1 row and 36 ms with 8 rows; the tree took 13 ms and 197 ms. On other
+    platforms, each step of a loop costs microseconds, regardless of the size of the
+    step. For the gradient of 1024 steps, a GPU launches about 40 operations for the
+    tree, but several operations per step for a loop.
 
     Args:
-        factors: `(a, resets)`: the factors, `[time, batch, units]`, whose absolute
-            values should not exceed 1, because `by_tree` multiplies many factors; and a
-            mask, bool `[time, batch]`, true where a row is reset. At a reset, the
-            state before the step has no effect, even if this state or `a` is NaN. None
-            for no resets.
+        factors: `(a, resets)`. `a` is `[time, batch, units]`, with absolute values of
+            at most 1, because `by_tree` multiplies many factors. `resets` is bool
+            `[time, batch]`, true where a row is reset, or None. At a reset, the state
+            before the step has no effect, even if this state or `a` is NaN.
         x: The terms, with the shape of `a`.
         h: The state before the first step, `[batch, units]`.
 
@@ -61,7 +60,7 @@ def _recurrence_of_tangents(primals: tuple, tangents: tuple) -> tuple[PyTree, Py
     # The states before a reset may be NaN. Replace them by zeros in `before` rather
     # than in the product, because the product's transpose also multiplies by `before`.
     before = _zero_at(factors[1], before)
-    # `vmap` may map a single row over rows that share `a`.
+    # Under `vmap`, the batch axis may have size 1.
     d_x = plus(d_x, without_unit_axes(times, 2, d_a, before))
     return (hs, last), linear_recurrence(factors, d_x, d_h)
 

@@ -1,1 +1,1 @@
-"""Matrix memories in chunks of steps: one loop, and the formulas of each rule."""
+"""Runs matrix memories in chunks of steps: one loop, with formulas for each rule."""

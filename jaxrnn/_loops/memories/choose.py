@@ -1,4 +1,4 @@
-"""Which loop runs a matrix memory: chunks, a published kernel, or a scan."""
+"""Chooses the loop of a matrix memory: chunks, a published kernel, or a scan."""
 
 import dataclasses
 import functools
@@ -30,19 +30,21 @@ from .sequence import MemoryLoop, finite_rows
 
 
 class Tuning(NamedTuple):
-    """Measured sizes of a memory that chooses its loop.
+    """The chunk sizes of a memory, and the sizes up to which a scan is faster.
 
-    On a CPU, a scan of a small memory is up to three times as fast as chunks, but only
-    if the call is not differentiated. A memory is small if its heads or its whole state
-    are small.
+    The values were measured. On a CPU, a scan of a small memory is up to three times as
+    fast as chunks, but only if the call is not differentiated. A memory is small if its
+    heads or its whole state are small.
 
     Attributes:
         cpu_chunk: The number of steps in a chunk on a CPU.
-        cpu_chunk_of_large: The same for heads of more than 64 keys times 64 values.
+        cpu_chunk_of_large: The number of steps in a chunk on a CPU if key size times
+            value size exceeds 64 x 64.
         device_chunk: The number of steps in a chunk on other devices. The compiler of a
-            TPU v5e estimates that 64 steps need 25 to 33 % fewer cycles than 32.
+            TPU v5e estimates that chunks of 64 steps need 25 to 33 % fewer cycles than
+            chunks of 32.
         small_head: The largest key size times value size of a small head.
-        small_state: The largest number of entries of a small state of all rows.
+        small_state: The largest total size of a small state, over all rows and heads.
     """
 
     cpu_chunk: int
@@ -52,7 +54,7 @@ class Tuning(NamedTuple):
     small_state: int
 
 
-# By class, and by whether each key decays.
+# The key is the class of a cell, and whether each key has its own decay.
 _TUNING = {
     (LinearAttentionMemoryCell, False): Tuning(32, 64, 64, 16**2, 2**10),
     (LinearAttentionMemoryCell, True): Tuning(16, 16, 16, 128**2, 2**13),
@@ -74,7 +76,7 @@ def choose(cell: MatrixMemoryCell, params: Params, run: Run) -> Choice:
     if run.implementation in PACKAGES:
         return choose_kernel(cell, params, run)
     if chunk_of(rule) is None:
-        return Choice.scan(f"{type(rule).__name__} has no `chunk`")
+        return Choice.scan(f"{type(rule).__name__} has no method `chunk`")
     choice = choose_many_steps("chunks", cell, memory_loop(cell).run, run)
     if isinstance(cell, ChosenLoopCell):
         return _scan_if_small(cell, choice, run)
@@ -82,7 +84,7 @@ def choose(cell: MatrixMemoryCell, params: Params, run: Run) -> Choice:
 
 
 def _scan_if_small(cell: ChosenLoopCell, choice: Choice, run: Run) -> Choice:
-    """A scan in calls that are not differentiated, where that is faster."""
+    """Chooses a scan for calls without derivatives if the memory is small."""
     tuning = _tuning_of(cell)
     size = cell.key_size * cell.value_size
     rows = run.inputs[0].shape[1 - run.steps.axis]
@@ -94,7 +96,7 @@ def _scan_if_small(cell: ChosenLoopCell, choice: Choice, run: Run) -> Choice:
 
 
 def steps_at_once(cell: Any, run: Run) -> int:
-    """The largest number of steps in a chunk of `run`; only types are read."""
+    """The largest number of steps in a chunk of `run`, from the types of its arrays."""
     if cell.chunk_size is None:
         tuning = _tuning_of(cell)
         if platform_of(run.inputs) != "cpu":
@@ -105,7 +107,7 @@ def steps_at_once(cell: Any, run: Run) -> int:
 
 
 def memory_loop(cell: MatrixMemoryCell) -> MemoryLoop:
-    """The loop over whole sequences of a cell."""
+    """Returns the loop that runs whole sequences of a cell in chunks."""
     rule: Any = cell.rule
     chunk: Any = chunk_of(rule)
     return MemoryLoop(
@@ -119,7 +121,7 @@ def memory_loop(cell: MatrixMemoryCell) -> MemoryLoop:
 
 
 def transition(cell: MatrixMemoryCell) -> Transition | None:
-    """The functions of the rule; see `Transition`."""
+    """Returns the functions of the state map of the cell's rule, or None."""
     rule = cell.rule
     found = transition_of_rule(rule)
     if found is None:
@@ -140,8 +142,8 @@ def transition(cell: MatrixMemoryCell) -> Transition | None:
         return loop.run_wide(params, run)[1]
 
     def map_state(*given: PyTree) -> PyTree:
-        # A row that is not finite has no derivative. It would spoil the gradients
-        # of other parts, because 0 * NaN is NaN.
+        # Rows that are not finite get no derivative. Otherwise, 0 * NaN would make the
+        # gradients of other parts NaN.
         found = jax.lax.stop_gradient(map_finite(*given))
         is_finite = finite_rows(found)
         mapped = map_finite(*masking.zero_unless(is_finite, given))

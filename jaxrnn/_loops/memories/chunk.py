@@ -1,12 +1,13 @@
-"""The chunk of steps of a matrix memory that a rule runs at once.
+"""A chunk of steps of a matrix memory, such as 32 steps, that a rule computes at once.
 
 A step writes a value u at a key k, and reads with a query q. With vectors as rows,
 
     S_t = a_t S_{t-1} + outer(k_t, u_t)        S: [key, value]
     o_t = q_t S_t
 
-In a chunk, the steps of a row form *spans*: each reset begins a span. Step t's
-span starts from a state S, which is the state before the chunk or a reset state.
+In a chunk, each reset of a row begins a new *span* of steps. For example, a row of 8
+steps with a reset before step 5 has two spans: steps 0 to 4 and steps 5 to 7. The span
+of step t starts from a state S, which is the state before the chunk or a reset state.
 If `keep_t` is the product of the a's from the span's first step to step t, and
 `pairs_ts` is the product of the a's from step s + 1 to step t, then
 
@@ -14,7 +15,7 @@ If `keep_t` is the product of the a's from the span's first step to step t, and
     o_t = keep_t q_t S + sum over s of pairs_ts dot(q_t, k_s) u_s
 
 where the sums run over the steps s <= t in the span of t. So o_t is the sum of a
-product with S and an attention from step t to the steps of its span.
+product with S and an attention of step t to the steps of its span.
 """
 
 import dataclasses
@@ -32,28 +33,27 @@ from ..._base.unit_axes import scaled
 
 @dataclasses.dataclass(frozen=True)
 class Chunk:
-    """What the steps of a chunk read and write, and the states before the spans.
+    """The values of a chunk's steps, and the states from which its spans start.
 
-    A *span* is the steps of a row, in this chunk, from one reset to the next. The
-    methods are parts of formulas for a chunk: with them, a rule need not know about
-    spans.
+    A *span* is the steps of a row, in this chunk, from one reset to the next. A rule
+    calls the methods in its formulas, and need not know about spans.
 
     Attributes:
-        values: What the steps read and write, which is the second result of the cell's
-            `project`; leaves `[batch, heads, steps, ...]`. Finished steps have the
-            values `idle` of the rule.
+        values: The arrays that the rule reads, such as keys and values: the second
+            result of the cell's `project`, leaves `[batch, heads, steps, ...]`.
+            Finished steps have the values `idle` of the rule.
         state: The state before the chunk, leaves `[batch, heads, 1, ...]`. If there are
-            resets, with zeros where no step reads it.
-        reads: Bool `[batch, 1, t, s]`, true where step t reads what step s writes:
-            where s <= t, and s and t are in one span. If there are no resets, the
+            resets, rows have zeros if no step reads their state.
+        reads: Bool `[batch, 1, t, s]`, true if step t reads the value that step s
+            wrote: s <= t, and s and t are in the same span. If there are no resets, the
             first axis has size 1.
         reset_state: The state from which spans start after a reset, leaves
-            `[batch, heads, 1, ...]`, with zeros where no step reads it. None if there
-            are no resets, or if the reset states are zeros.
+            `[batch, heads, 1, ...]`. Rows have zeros if no step reads their reset
+            state. None if there are no resets, or if the reset states are zeros.
         is_carried: Bool `[batch, 1, steps]`, true at steps whose span starts from
             `state`. None if there are no resets.
-        returns_states: Whether a rule returns the state after every step. If False, it
-            returns only the last state.
+        returns_states: Whether the rule returns the state after every step, or only the
+            last state.
     """
 
     values: PyTree
@@ -65,14 +65,14 @@ class Chunk:
 
     @property
     def follows(self) -> Array:
-        """Where a step follows a step of its span, bool `[batch, 1, steps]`.
+        """Bool `[batch, 1, steps]`, false at the first step of each span.
 
         If there are no resets, the first axis has size 1.
         """
         return jnp.any(jnp.tril(self.reads, -1), axis=-1)
 
     def start(self, of: Callable[[PyTree], Array]) -> Array:
-        """`of(state)` for the state from which each step's span starts.
+        """Returns `of(state)` for the state from which each step's span starts.
 
         The shape is `[batch, heads, 1 or steps, ...]`.
 
@@ -86,7 +86,7 @@ class Chunk:
         return jnp.where(expand_rows(self.is_carried, carried), carried, reset)
 
     def read(self, q: Array, of: Callable[[PyTree], Array]) -> Array:
-        """`q S`, `[batch, heads, steps, value]`, for the S from `start`.
+        """Computes `q S`, `[batch, heads, steps, value]`, for the S from `start`.
 
         Args:
             q: `[batch, heads, steps, key]`.
@@ -111,7 +111,7 @@ class Chunk:
         return coarse + fine
 
     def sums_between(self, x: Array) -> Array:
-        """Sums of `x` over the steps from s + 1 to t where t reads s, otherwise -inf.
+        """Sums `x` over the steps from s + 1 to t if t reads s; otherwise -inf.
 
         If `x` are the logarithms of decays, `exp` of the result is the product of the
         decays between each pair of steps, or 0 where t does not read s. The rounding
@@ -129,12 +129,12 @@ class Chunk:
         return jnp.where(self.reads, coarse + fine, -jnp.inf)
 
     def sums_of_parts(self, x: Array) -> tuple[Array, Array]:
-        """Two arrays whose sum is `sums(x)`: exact sums, and sums of small numbers.
+        """Splits `sums(x)` into exact coarse sums and small fine sums.
 
         The difference of two sums of `x` would have the rounding errors of the sums,
-        which may be much larger than the difference. The coarse part of each number is
-        therefore a multiple of `unit`, the least number of which the dtype represents
-        all multiples up to 128 for each step. Only the fine parts have derivatives.
+        which may be much larger than the difference. So each number is split into a
+        multiple of `unit` and a small rest. `unit` is so large that the dtype
+        represents all sums of multiples exactly. Only the fine sums have derivatives.
 
         Args:
             x: `[batch, heads, steps, ...]`, at least -128.
@@ -145,9 +145,9 @@ class Chunk:
         return self._sums(coarse), self._sums(x - coarse)
 
     def _sums(self, x: Array) -> Array:
-        # CPUs compute a product faster than `cumsum`. But the transpose of the product
-        # would multiply the cotangents of steps that do not read x by 0, and they are
-        # NaN where a score overflowed.
+        # CPUs compute a matrix product faster than `cumsum`. But the transpose of the
+        # product multiplies the cotangents of steps that do not read x by 0, which
+        # gives NaN if a score overflowed. So the derivative is taken from masked sums.
         product = functools.partial(jnp.matmul, precision=jax.lax.Precision.HIGHEST)
         if x.ndim == 3:
             sums = product(x, self.reads[:, 0].mT.astype(x.dtype))
@@ -159,7 +159,7 @@ class Chunk:
         if self.is_carried is None:
             return straight_through(sums, jnp.cumsum(x, axis=2))
 
-        # A sum with a mask would hold all pairs of steps.
+        # A masked sum, as above, would need an array over all pairs of steps.
         def joined(first: tuple, second: tuple) -> tuple[Array, Array]:
             (follows_first, x), (follows, y) = first, second
             return follows_first & follows, y + jnp.where(follows, x, 0.0)
@@ -177,10 +177,10 @@ class Chunk:
         return jnp.max(read, axis=-2)
 
     def scores(self, q: Array, k: Array, pairs: Array) -> Array:
-        """`dot(q_t, k_s) pairs_ts` where t reads s, otherwise 0.
+        """Computes `dot(q_t, k_s) pairs_ts` if t reads s, otherwise 0.
 
-        The shape is `[batch, heads, t, s]`. Where t does not read s, a product may
-        overflow; the mask in `pairs` stops its derivative.
+        The shape is `[batch, heads, t, s]`. If t does not read s, a product may
+        overflow; the zero in `pairs` stops its derivative.
 
         Args:
             q: The queries, `[batch, heads, steps, key]`.
@@ -192,7 +192,7 @@ class Chunk:
         return jnp.where(self.reads, products, 0.0)
 
     def pairs(self, log_read: Array, log_written: Array) -> Array:
-        """`exp(log_read_t + log_written_s)` where t reads s, otherwise 0.
+        """Computes `exp(log_read_t + log_written_s)` if t reads s, otherwise 0.
 
         The shape is `[batch, heads, t, s]`.
 
@@ -204,7 +204,7 @@ class Chunk:
         return jnp.exp(jnp.where(self.reads, sums, -jnp.inf))
 
     def after(self, x: Array) -> Array:
-        """The steps of `x`, along axis 2, after which a rule returns the states.
+        """Selects the steps of `x` whose states a rule returns: all, or the last.
 
         Args:
             x: `[batch, heads, steps, ...]`.
@@ -212,12 +212,12 @@ class Chunk:
         return x if self.returns_states else x[:, :, -1:]
 
     def ends(self) -> "Chunk":
-        """The chunk with `start` only for the steps in `after`."""
+        """Returns a chunk whose `start` covers only the steps that `after` selects."""
         is_carried = jax.tree.map(self.after, self.is_carried)
         return dataclasses.replace(self, is_carried=is_carried)
 
     def map_states(self, of: Callable[[PyTree], PyTree]) -> "Chunk":
-        """The chunk with `of(state)` in place of each state before a span."""
+        """Applies `of` to the state before the chunk and to the reset state."""
         reset = None if self.reset_state is None else of(self.reset_state)
         return dataclasses.replace(self, state=of(self.state), reset_state=reset)
 
@@ -229,7 +229,7 @@ class Chunk:
         k: Array,
         u: Array,
     ) -> Array:
-        """The matrices that a rule returns, `[batch, heads, n, key, value]`.
+        """Computes the states that a rule returns, `[batch, heads, n, key, value]`.
 
         n is the number of steps if `returns_states` is true, otherwise 1.
 

@@ -1,7 +1,8 @@
-"""Maps of a matrix memory over several steps, `A S + B`, as one matrix.
+"""Represents the map `A S + B` of several steps of a matrix memory by one matrix.
 
-The matrix has the columns `[B, A]`. A step maps A as it maps S, but writes no values to
-A. A rule therefore runs with values to which zeros are appended.
+The matrix has the columns `[B, A]`. A step changes A as it changes S, but writes
+nothing to A. So a rule computes the map if `[B, A]` takes the place of the state, and
+zeros are appended to the values that are written.
 """
 
 import dataclasses
@@ -15,7 +16,7 @@ from .chunk import Chunk
 
 
 def columns_of(run: Callable) -> tuple[Callable, Callable, Callable, Callable]:
-    """The result of `MatrixRule.transition` for a rule with values `k` and `v`.
+    """Returns the result of `MatrixRule.transition` for a rule that reads `k` and `v`.
 
     Args:
         run: Runs all steps of a chunk; see `MatrixRule.chunk`.
@@ -31,19 +32,19 @@ def columns_of(run: Callable) -> tuple[Callable, Callable, Callable, Callable]:
 
 
 def _identity(state: Array) -> Array:
-    """The columns `[0, I]`."""
+    """The columns `[0, I]` of the map that changes no state."""
     *axes, size, _ = state.shape
     one = jnp.broadcast_to(jnp.eye(size, dtype=state.dtype), (*axes, size, size))
     return jnp.concatenate([jnp.zeros_like(state), one], axis=-1)
 
 
 def _map_state(state_map: Array, state: Array) -> Array:
-    """`A S + B`, for `state_map` with the columns `[B, A]`."""
+    """Computes `A S + B`; `state_map` has the columns `[B, A]`."""
     b, a = jnp.split(state_map, [state.shape[-1]], axis=-1)
     highest = jax.lax.Precision.HIGHEST
     return jnp.einsum("bnkj,bnjv->bnkv", a, state, precision=highest) + b
 
 
 def _padded(x: Array, count: int) -> Array:
-    """`x` with `count` zeros at the end of the last axis."""
+    """Appends `count` zeros to the last axis."""
     return jnp.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, count)])

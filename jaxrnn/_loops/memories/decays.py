@@ -1,4 +1,4 @@
-"""The decays of a chunk: one factor of a step for each head, or one for each key.
+"""The decays of a chunk: at each step, one factor per head, or one factor per key.
 
 In `_cells/matrix/rule.py`, a step multiplies the memory by a number a. With a decay
 *per key*, it multiplies each row i of the memory by a number `exp(g_i)` of its own. The
@@ -41,7 +41,7 @@ class HeadDecays:
         return self._chunk.scores(q, k, self._pairs)
 
     def read(self, q: Array) -> Array:
-        """What q reads of the decayed states before the spans."""
+        """Computes q S for the decayed states S from which spans start."""
         return scaled(self.keep, self._chunk.read(q, matrix))
 
     def memory(self, k: Array, u: Array) -> Array:
@@ -58,7 +58,7 @@ class KeyDecays:
     """
 
     def __init__(self, chunk: Chunk, g: Array) -> None:
-        # `2^r` multiplies q and divides k; the whole derivative is its own.
+        # Only `2^r` has a derivative, because n is a whole number.
         coarse, fine = chunk.sums_of_parts(g / math.log(2.0))
         whole = jnp.floor(coarse)
         powers = whole.astype(f"int{8 * g.dtype.itemsize}")
@@ -85,7 +85,7 @@ class KeyDecays:
         return jnp.where(jnp.tril(self._chunk.reads, -1), scores, 0.0)
 
     def read(self, q: Array) -> Array:
-        """What q reads of the decayed states before the spans."""
+        """Computes q S for the decayed states S from which spans start."""
         return self._chunk.read(q * self.keep, matrix)
 
     def read_before(self, q: Array) -> Array:
@@ -101,7 +101,7 @@ class KeyDecays:
         return kept + self.written(k, u)
 
     def written(self, k: Array, u: Array) -> Array:
-        """What `memory` returns if the states before the spans are zeros."""
+        """Computes `memory` for spans that start from zeros."""
 
         def product(two_to_r: Array, pairs: Array, k: Array) -> Array:
             return two_to_r[..., None, :] * pairs * k
@@ -112,14 +112,17 @@ class KeyDecays:
 
 
 def _moved(x: Array, count: int) -> Array:
-    """`x` later by `count` steps. In loops on CPUs, `jnp.roll` would be slower."""
+    """Shifts `x` by `count` steps, and fills with zeros.
+
+    In loops on CPUs, `jnp.roll` would be slower.
+    """
     edges = [(0, 0, 0)] * x.ndim
     edges[2] = (count, -count, 0)
     return jax.lax.pad(x, jnp.zeros((), x.dtype), edges)
 
 
 def _power_of_two(n: Array, dtype: DType) -> Array:
-    """`2^n` for integers n, or 0 below the normal numbers of the dtype."""
+    """Computes `2^n` for integers n, or 0 if the dtype has no such normal number."""
     info = jnp.finfo(dtype)
     exponent = jnp.clip(n - info.minexp + 1, 0, 2 - 2 * info.minexp + 1)
     return jax.lax.bitcast_convert_type(exponent << info.nmant, dtype)
@@ -129,7 +132,7 @@ Decays: TypeAlias = HeadDecays | KeyDecays
 
 
 def decays_of(chunk: Chunk, g: Array) -> Decays:
-    """The decays of a chunk.
+    """Returns the decays of a chunk, per head or per key.
 
     Args:
         chunk: The chunk.

@@ -16,13 +16,12 @@ from .triangular import solve
 
 
 def run_chunk(rule: DeltaRule, chunk: Chunk) -> tuple[Array, Array]:
-    """All steps of a chunk; see `MatrixRule.chunk`.
+    """Runs all steps of a chunk; see `MatrixRule.chunk`.
 
-    What a step writes, `u = beta (v - k exp(g) S)`, depends on what earlier steps
-    wrote. With the scores of `decays.py`,
+    A step writes `u = beta (v - k exp(g) S)`, which depends on earlier u. With the
+    scores of `decays.py`, and the decayed state S_0 from which the span starts,
 
-        u_t + beta_t sum over s < t of score(k_t, k_s) u_s
-            = beta_t (v_t - what k_t reads of the decayed state before the span)
+        u_t + beta_t sum over s < t of score(k_t, k_s) u_s = beta_t (v_t - k_t S_0)
 
     The u of all steps are therefore the solution of one triangular system.
 
@@ -30,7 +29,7 @@ def run_chunk(rule: DeltaRule, chunk: Chunk) -> tuple[Array, Array]:
     """
     q, k, v, g, beta = chunk.values
     decays = decays_of(chunk, g)
-    # The mask comes last, because the cotangents of other pairs may overflow.
+    # Mask last, because the cotangents of the masked pairs may overflow.
     between = jnp.tril(scaled(beta, decays.scores(k, k)), -1)
     u = solve(between, scaled(beta, v - decays.read(k)))
     new = jnp.einsum("bnts,bnsv->bntv", decays.scores(q, k), u)
@@ -38,7 +37,7 @@ def run_chunk(rule: DeltaRule, chunk: Chunk) -> tuple[Array, Array]:
 
 
 def transition(rule: DeltaRule) -> tuple[Callable, Callable, Callable, Callable]:
-    """`A S + B`; see `MatrixRule.transition` and `columns.py`."""
+    """Returns the functions of the map `A S + B`; see `columns.py`."""
     return columns_of(functools.partial(run_chunk, DeltaRule()))
 
 

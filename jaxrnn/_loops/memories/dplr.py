@@ -15,14 +15,14 @@ from .triangular import solve
 
 
 def run_chunk(rule: DPLRRule, chunk: Chunk) -> tuple[Array, Array]:
-    """All steps of a chunk; see `MatrixRule.chunk`.
+    """Runs all steps of a chunk; see `MatrixRule.chunk`.
 
-    What a step reads, `z = a S`, depends on what earlier steps wrote. With the
-    scores of `decays.py`, here of the state before step t,
+    A step reads `z = a S`, which depends on earlier z. With the scores of `decays.py`,
+    here of the state before step t, and the decayed state S_0 from which the span
+    starts,
 
         z_t - sum over s < t of score(a_t, b_s) z_s
-            = what a_t reads of the decayed state before the span
-              + sum over s < t of score(a_t, k_s) v_s
+            = a_t S_0 + sum over s < t of score(a_t, k_s) v_s
 
     The z of all steps are therefore the solution of one triangular system.
     """
@@ -37,7 +37,7 @@ def run_chunk(rule: DPLRRule, chunk: Chunk) -> tuple[Array, Array]:
 
 
 def transition(rule: DPLRRule) -> tuple[Callable, Callable, Callable, Callable]:
-    """`A S + B`; see `MatrixRule.transition` and `columns.py`."""
+    """Returns the functions of the map `A S + B`; see `columns.py`."""
     return columns_of(functools.partial(run_chunk, rule))
 
 

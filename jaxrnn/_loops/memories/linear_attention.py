@@ -1,4 +1,4 @@
-"""Chunks of linear attentions."""
+"""Runs linear attentions in chunks, and computes the maps of several steps."""
 
 import functools
 from collections.abc import Callable
@@ -16,10 +16,10 @@ from .rules import register_rule
 
 
 class LinearAttentionMap(NamedTuple):
-    """The map of a memory over several steps, `keep S + written`.
+    """The map `keep S + written` of several steps of a memory.
 
     Attributes:
-        written: The memory after the steps if it was empty.
+        written: The memory after the steps if the memory was empty before them.
         keep: The product of the decays, `[batch, heads]` or `[batch, heads, key]`.
     """
 
@@ -28,7 +28,7 @@ class LinearAttentionMap(NamedTuple):
 
 
 def run_chunk(rule: LinearAttentionRule, chunk: Chunk) -> tuple[Array, Array]:
-    """All steps of a chunk; see `MatrixRule.chunk`."""
+    """Runs all steps of a chunk; see `MatrixRule.chunk`."""
     q, k, v, g = chunk.values
     decays = decays_of(chunk, g)
     new = jnp.einsum("bnts,bnsv->bntv", decays.scores(q, k), v)
@@ -38,7 +38,7 @@ def run_chunk(rule: LinearAttentionRule, chunk: Chunk) -> tuple[Array, Array]:
 def transition(
     rule: LinearAttentionRule,
 ) -> tuple[Callable, Callable, Callable, Callable]:
-    """`keep S + written`, with one factor for each head or key."""
+    """Returns the functions of the map `keep S + written`; see `Transition`."""
 
     def filled(state: Array, factor: float) -> Array:
         keys = state[..., 0] if rule.key_decay else state[..., 0, 0]
@@ -61,12 +61,12 @@ def _map_of_chunk(
 
 
 def _map_state(state_map: LinearAttentionMap, state: Array) -> Array:
-    """`keep S + written`."""
+    """Computes `keep S + written`."""
     return scaled(state_map.keep, state) + state_map.written
 
 
 def rwkv6_chunk(rule: RWKV6Rule, chunk: Chunk) -> tuple[Array, Array]:
-    """All steps of a chunk; see `MatrixRule.chunk`."""
+    """Runs all steps of a chunk; see `MatrixRule.chunk`."""
     q, k, v, g = chunk.values
     decays = KeyDecays(chunk, g)
     new = jnp.einsum("bnts,bnsv->bntv", decays.scores_before(q, k), v)
@@ -74,7 +74,7 @@ def rwkv6_chunk(rule: RWKV6Rule, chunk: Chunk) -> tuple[Array, Array]:
 
 
 register_rule(LinearAttentionRule, run_chunk, transition)
-# The map is that of `LinearAttentionRule`, because both rules write the same states.
+# Both rules compute the same states, so `RWKV6Rule` uses the map of the other rule.
 register_rule(
     RWKV6Rule, rwkv6_chunk, lambda rule: transition(LinearAttentionRule(True))
 )

@@ -1,4 +1,4 @@
-"""Chunks of an mLSTM."""
+"""Runs an mLSTM in chunks, and computes the maps of several steps."""
 
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ from .rules import register_rule
 
 
 def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
-    """All steps of a chunk; see `MatrixRule.chunk`.
+    """Runs all steps of a chunk; see `MatrixRule.chunk`.
 
     A span begins at the start of the chunk and at each reset of the state. Let
     `F_t` be the sum of `log_f` from the first step of the span of t up to t.
@@ -21,11 +21,10 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
 
         m_t = F_t + a_t,    a_t = max(m_0, max_s (i_s - F_s))
 
-    Here, s runs over the steps of this span up to t, and m_0 is the m before the
-    span. Adding `F_t` to `a_t` would lose digits of `a_t`, and every weight is a ratio
-    without `F_t`. So the weights are computed without `F_t`, from whole numbers and
-    exact sums, with an m that is too small by up to about 1 (`below`). The states that
-    the chunk returns are rescaled.
+    Here, s runs over the steps of this span up to t, and m_0 is the m before the span.
+    Adding `F_t` to `a_t` would lose digits of `a_t`, and `F_t` cancels in every weight.
+    So the weights are computed without `F_t`, from whole numbers and exact sums. Their
+    m is too small by up to about 1 (`below`), but the returned states are rescaled.
     """
     q, k, v, i, f = chunk.values
     coarse, fine = chunk.sums_of_parts(jax.nn.log_sigmoid(f))
@@ -44,7 +43,7 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
     old_dot = chunk.read(q, _normalizer)[..., 0]
     values = jnp.einsum("bnts,bnsv->bntv", scores, v)
     values = values + scaled(keep, old_values)
-    # The factor has the derivative of `F_t`.
+    # `fine` has the derivative of `F_t`, and so has this factor.
     factor = jnp.exp(fine)
     dot = factor * (keep * old_dot + jnp.sum(scores, axis=-1))
     # Without the barrier, XLA computes the divisor again for each number.
@@ -65,16 +64,17 @@ def _memory(state: MLSTMState) -> Array:
 
 
 def _normalizer(state: MLSTMState) -> Array:
-    """The normalizer as a matrix with one column, to which a step adds k times 1."""
+    """The normalizer as a matrix with one column: a step writes the value 1 at k."""
     return state.n[..., None]
 
 
 class MLSTMMap(NamedTuple):
-    """The map of an mLSTM's state over several steps.
+    """The map of several steps of an mLSTM.
 
     Attributes:
-        written: The state after the steps if the memory was empty, an `MLSTMState`.
-        log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf for a constant.
+        written: The `MLSTMState` after the steps if the memory was empty before them.
+        log_keep: The sum of `log(sigmoid(f))`, `[batch, heads]`; -inf if the map is
+            constant.
     """
 
     written: MLSTMState[Array]
@@ -82,7 +82,7 @@ class MLSTMMap(NamedTuple):
 
 
 def _map_of_chunk(chunk: Chunk) -> tuple[Array, MLSTMMap]:
-    """All steps of a chunk whose states are maps."""
+    """Runs all steps of a chunk with maps in place of states."""
     h, written = run_chunk(MLSTMRule(), chunk.map_states(lambda state: state.written))
     log_keep = chunk.sums(jax.nn.log_sigmoid(chunk.values.f))
     log_keep += chunk.start(lambda state: state.log_keep)
@@ -99,7 +99,7 @@ def _constant(state: MLSTMState) -> MLSTMMap:
 
 
 def _map_state(state_map: MLSTMMap, state: MLSTMState) -> MLSTMState:
-    """`exp(log_keep) C + written`, with the larger of both scales."""
+    """Computes `exp(log_keep) C + written`, scaled by the larger of their two m."""
     written, log_keep = state_map
     old = log_keep + state.m
     m = jnp.maximum(old, written.m)

@@ -1,13 +1,14 @@
-"""Published kernels, which run a matrix memory if `implementation` names their package.
+"""Runs a matrix memory in a published kernel, if `implementation` names its package.
 
-The packages have kernels for the rules of some memories, which take an initial state,
-and start from zeros where a segment id changes. The checks of the packages say which
-sizes and dtypes a kernel takes. On the platform of its kernels, a package runs a kernel
-or nothing. On a CPU, `jla` runs plain JAX, and `deltanet_tpu` interprets its kernels.
+The packages have kernels for the rules of some memories. A kernel accepts an initial
+state, and starts from zeros if a segment id changes. The packages check which sizes and
+dtypes a kernel supports. On a CPU, `jla` runs plain JAX, and `deltanet_tpu` interprets
+its kernels. On the platform of its kernels, a package has no such fallback.
 
-The kernels multiply steps that do not read each other by 0, as chunks do, but nothing
-replaces values that are not finite (see `sequence.py`). Such a value may spoil all
-other steps of its row, earlier steps and those after resets included.
+Like chunks, the kernels multiply values of steps that do not read each other by 0.
+Unlike chunks (see `sequence.py`), they do not replace values that are not finite. A NaN
+may therefore spoil all other steps of its row, even earlier steps and steps after
+resets.
 """
 
 import functools
@@ -30,8 +31,8 @@ from ..._run.run import Choice, Loop, Run
 from ..many_steps import choose_many_steps
 from .sequence import outputs_of, projected
 
-# The kernels of a rule, by whether each key decays, and by package. Only of the class
-# itself, because a subclass may compute something else.
+# The names of a rule's kernels, by whether each key has its own decay, and by package.
+# Subclasses of a rule have no kernel, because they may compute something else.
 _KERNELS: dict[type, dict[bool, dict[str, str]]] = {
     DeltaRule: {
         False: {"jla": "gated_deltanet", "deltanet_tpu": "chunk_gdn"},
@@ -44,8 +45,8 @@ _KERNELS: dict[type, dict[bool, dict[str, str]]] = {
     DPLRRule: {True: {"jla": "rwkv7"}},
 }
 
-# What `pip` installs, the module, the platform of the kernels, and the first JAX after
-# 0.11.2 that the package does not support.
+# For each package: its name for `pip`, the module, the platform of the kernels, and the
+# first JAX version after 0.11.2 that the package does not support.
 PACKAGES = {
     "jla": ("jax-linear-attention", "jla.ops", "gpu", (0, 11, 3)),
     "deltanet_tpu": ("deltanet-tpu", "deltanet_tpu", "tpu", (0, 12)),
@@ -53,7 +54,9 @@ PACKAGES = {
 
 
 def choose_kernel(cell: Any, params: Params, run: Run) -> Choice:
-    """The choice of the package that `run.implementation` names, or why it cannot run.
+    """Chooses a kernel of the package that `run.implementation` names, or a scan.
+
+    The scan's `reason` says why no kernel can run.
 
     Args:
         cell: A `MatrixMemoryCell`.
@@ -88,16 +91,16 @@ def _why_refused(run: Run) -> str | None:
     is_for_jax = (0, 11, 2) <= jax.__version_info__ < jax_end
     refusals = (
         (platform not in ("cpu", of_kernels), f"the platform is {platform!r}"),
-        (dtype != jnp.float32, f"it computes in float32, not in {dtype}"),
-        (steps.returns_states, "it returns only the last state"),
-        (is_reset, "it resets states to zeros, not to `reset_state`"),
-        (not is_for_jax, f"it is for JAX 0.11.2, and this is {jax.__version__}"),
+        (dtype != jnp.float32, f"its kernels compute in float32, not in {dtype}"),
+        (steps.returns_states, "its kernels return only the last state"),
+        (is_reset, "its kernels reset states to zeros, not to `reset_state`"),
+        (not is_for_jax, f"it requires JAX 0.11.2, and this is {jax.__version__}"),
     )
     return next((reason for is_so, reason in refusals if is_so), None)
 
 
 def _kernel(module: Any, name: str, run: Run) -> Callable:
-    """The kernel of a package, with the options for the platform and the dtype."""
+    """Returns a kernel of a package with options for the platform and the dtype."""
     if run.implementation == "jla":
         impl = "chunked" if platform_of(run.inputs) == "cpu" else "mosaic_gpu"
         return functools.partial(module.linear_attention, name, impl=impl)
@@ -106,14 +109,14 @@ def _kernel(module: Any, name: str, run: Run) -> Callable:
 
 
 def _narrow_dtype(run: Run) -> DType:
-    """The dtype of q, k and v, which the kernels for GPUs take only in 16 bits."""
+    """The dtype of q, k and v; the kernels for GPUs support only 16 bits."""
     return widest_dtype(jax.tree.leaves(run.inputs)[:3])
 
 
 def _run_kernel(
     cell: Any, name: str, kernel: Callable, params: Params, run: Run
 ) -> tuple[PyTree, PyTree]:
-    """`(outputs, state)` of all steps, by a kernel."""
+    """Runs all steps in a kernel; returns `(outputs, state)`."""
     steps = run.steps
     rest, values = projected(cell, params, run)
     given = steps.to_batch_major(values)._asdict()
@@ -134,7 +137,7 @@ def _run_kernel(
 
 
 def _why_not_traced(loop: Loop, params: Params, run: Run) -> str | None:
-    """The reason of the package why its kernel cannot run these sizes, or None."""
+    """Returns the package's error for arrays of these sizes, or None."""
 
     def trace(params: Params, run: Run) -> None:
         results, pull = jax.vjp(loop, params, run)

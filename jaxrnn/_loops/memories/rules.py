@@ -1,4 +1,4 @@
-"""The table of the functions that run a rule of a matrix memory for many steps."""
+"""A table that maps each rule of a matrix memory to functions over many steps."""
 
 import functools
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from ..._run.loops import inherited_entry
 
 
 class RuleLoops(NamedTuple):
-    """`chunk(rule, chunk)` and `transition(rule)`; see `MatrixRule`."""
+    """The functions `chunk(rule, chunk)` and `transition(rule)`; see `MatrixRule`."""
 
     chunk: Callable
     transition: Callable
@@ -25,7 +25,7 @@ _RULES: dict[type, RuleLoops] = {}
 
 
 def register_rule(kind: type, chunk: Callable, transition: Callable) -> None:
-    """Registers the functions of a class of rules and of subclasses with its step."""
+    """Registers functions for a rule, and for subclasses that inherit its step."""
     _RULES[kind] = RuleLoops(chunk, transition)
 
 
@@ -38,7 +38,7 @@ def chunk_of(rule: MatrixRule) -> Callable | None:
 
 
 def transition_of_rule(rule: MatrixRule) -> Any:
-    """What `MatrixRule.transition` returns, or None."""
+    """The rule's registered `transition`, or the result of its method, or None."""
     found = None if rule.chunk else inherited_entry(_RULES, type(rule), ("step",))
     return found.transition(rule) if found else rule.transition()
 
@@ -46,12 +46,14 @@ def transition_of_rule(rule: MatrixRule) -> Any:
 def as_chunk_results(
     rule: object, results: PyTree, chunk: Any, step: Callable
 ) -> tuple[Array, PyTree]:
-    """Returns the `(h, states)` of a rule's `chunk`, if they are like a step's.
+    """Checks the results `(h, states)` of a rule's `chunk`, and returns them.
+
+    The results of `step` determine the expected structure, shapes and dtypes.
 
     Args:
         rule: The `MatrixRule`.
-        results: What `chunk` returned.
-        chunk: The `Chunk` that it got.
+        results: The results of the rule's `chunk`.
+        chunk: The `Chunk` for which the rule was called.
         step: Runs one step; see `MatrixRule.step`.
 
     Raises:
@@ -69,7 +71,7 @@ def as_chunk_results(
     h, state = of_step
     wanted = with_time(time, h), with_time(time if chunk.returns_states else 1, state)
     name = type(rule).__name__
-    fix = f"The step of the rule gives these shapes; see `Chunk` and `{name}.chunk`."
+    fix = f"The results must match `{name}.step` at all steps; see `MatrixRule.chunk`."
     expect(is_list_of(results, 2), "chunk", "return a pair (h, states)", results, fix)
     for result, got, want in zip(("h", "states"), results, wanted, strict=True):
         check_like(result, got, want, strict=False, fix=fix)

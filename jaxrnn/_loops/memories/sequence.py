@@ -1,11 +1,11 @@
-"""Runs the steps of a matrix memory in chunks.
+"""Runs the steps of a matrix memory in chunks, such as 32 steps at once.
 
-The products of a chunk also multiply steps that do not read each other, by 0. With
-0 * NaN = NaN, a step that is not finite would therefore spoil earlier steps and other
-spans, in values and in gradients. So where an input of a step or the state before the
-chunk is not finite, a chunk computes with values that do not change the state and with
-zeros. Its results are then replaced by NaN, from this step to the next reset. Finite
-inputs whose products overflow may spoil their whole chunk of the row.
+The matrix products of a chunk multiply values of steps that do not read each other by
+0. Because 0 * NaN is NaN, an input or state that is not finite would therefore spoil
+earlier steps and steps after resets, in values and in gradients. So a chunk replaces
+such an input by values that do not change the state, and such a state by zeros. The
+results are then replaced by NaN, from this step to the next reset. Finite inputs whose
+products overflow may still spoil their whole chunk of the row.
 
 If there are several chunks, derivatives save only the inputs and the states before
 chunks, and the backward pass computes each chunk again.
@@ -54,12 +54,12 @@ class MemoryLoop:
     largest: Callable[[Run], int]
 
     def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)` of all steps, as from a scan of single steps."""
+        """Runs all steps; returns the same `(outputs, state)` as a scan."""
         outputs, state = self.run_wide(params, run)
         return outputs, self.rule.stored(run.state, state)
 
     def run_wide(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """The outputs, and the last state in the dtype of the arithmetic.
+        """Runs all steps; returns the last state in the dtype of the arithmetic.
 
         Args:
             params: The cell's parameters.
@@ -79,7 +79,7 @@ class MemoryLoop:
         return run_in_parts(self._chunk_size(run), run_chunk, wide)
 
     def _run_chunk(self, params: Params, part: Run) -> tuple[PyTree, PyTree, PyTree]:
-        """`(outputs, states, last)`: of each step, after each step, and at the end."""
+        """Returns the outputs, the states after all steps, and the last state."""
         steps, axis = part.steps, part.steps.axis
         rest, values, is_finite = self._finite_values(params, part)
         state_is_finite = finite_rows(part.state)
@@ -97,10 +97,10 @@ class MemoryLoop:
         return outputs, states, last
 
     def _finite_values(self, params: Params, part: Run) -> tuple[PyTree, PyTree, Array]:
-        """`(rest, values, is_finite)` of all steps; see `project`.
+        """Returns `(rest, values, is_finite)` of all steps; see `project`.
 
-        Where a step is not finite, in the layout of the inputs, the results are those
-        of inputs of zeros, or `values` are idle and `rest` is zeros.
+        `is_finite` is bool, in the layout of the inputs. A step that is not finite gets
+        the results of zero inputs, or idle `values` and zeros for `rest`.
         """
         if is_array(part.inputs):
             # The gradients of kernels multiply the inputs, also by 0.
@@ -115,7 +115,7 @@ class MemoryLoop:
         return rest, values, part.steps.select_unfinished(is_finite, True)
 
     def _chunk_size(self, run: Run) -> int:
-        """The number of steps in each chunk except the last, in chunks of like sizes.
+        """The number of steps in a chunk, such that the last chunk is not much shorter.
 
         For an mLSTM with heads of size 64 and 128, 1 and 8 rows and up to 8192 steps on
         two CPU cores, training times with chunks of 32 to 128 steps differed by little
@@ -126,7 +126,7 @@ class MemoryLoop:
 
 
 def projected(memory: Any, params: Params, part: Run) -> tuple[PyTree, PyTree]:
-    """`(rest, values)` of all steps; see `project` of `memory`, a cell or its loop."""
+    """Applies `memory.project` to all steps; returns `(rest, values)`."""
     dtype = arithmetic_dtype(part.inputs, part.state)
     project = functools.partial(memory.project, params, dtype=dtype)
     rest, values = at_each_step(project, part.steps.fill_finished(part.inputs))
@@ -136,16 +136,13 @@ def projected(memory: Any, params: Params, part: Run) -> tuple[PyTree, PyTree]:
 def outputs_of(
     memory: Any, params: Params, h: Array, rest: PyTree, part: Run
 ) -> PyTree:
-    """The outputs of all steps; see `output` of `memory`, a cell or its loop.
-
-    They are arbitrary in finished rows.
-    """
+    """Applies `memory.output` to all steps; outputs of finished rows are arbitrary."""
     outputs = at_each_step(functools.partial(memory.output, params), h, rest)
     return cast(outputs, widest_dtype(part.inputs))
 
 
 def with_states_in(dtype: DType, run: Run) -> Run:
-    """The run with a dtype for its states, also of resets and finished rows."""
+    """Casts the states of a run to `dtype`, also the reset state and the stand-in."""
     steps = run.steps
     state, reset_state = cast((run.state, run.reset_state), dtype)
     if steps.stand_in is not None:
@@ -156,10 +153,10 @@ def with_states_in(dtype: DType, run: Run) -> Run:
 
 
 def _chunk(values: PyTree, part: Run) -> Chunk:
-    """The chunk of `part`, with zeros in place of states that no step reads.
+    """Makes the chunk of `part`, with zeros in place of states that no step reads.
 
     Args:
-        values: What the steps read and write, leaves `[batch, heads, steps, ...]`.
+        values: The values of the rule, leaves `[batch, heads, steps, ...]`.
         part: The steps, and the states before them.
     """
     steps, state = part.steps, part.state
@@ -168,7 +165,7 @@ def _chunk(values: PyTree, part: Run) -> Chunk:
     reset_state = is_carried = None
     if steps.resets is not None:
         resets = steps.to_batch_major(steps.resets)
-        # XLA for CPUs would compute the parts of `cumsum` again for each pair of steps.
+        # XLA for CPUs would compute a `cumsum` again for each pair of steps.
         spans = resets.astype(jnp.float32) @ reads[0, 0].T.astype(jnp.float32)
         is_carried = (spans == 0)[:, None, :]
         reads &= spans[:, None, :, None] == spans[:, None, None, :]
@@ -211,15 +208,16 @@ def _finite_steps(tree: PyTree, idle: PyTree = None) -> Array:
 
 
 def _spoiled(chunk: Chunk, steps: Array, state: Array) -> Array:
-    """Where a step's span has an earlier step or a start that is not finite.
+    """Finds steps that depend on values that are not finite.
 
     Args:
         chunk: The chunk.
         steps: Whether each step is finite, `[batch, steps]`.
-        state: Whether the state before the chunk is, `[batch]`.
+        state: Whether the state before the chunk is finite, `[batch]`.
 
     Returns:
-        Bool `[batch, steps]`.
+        Bool `[batch, steps]`: true if the step, an earlier step of its span, or the
+        state from which the span starts is not finite.
     """
     starts = ~state[:, None]
     if chunk.is_carried is not None:
@@ -228,11 +226,11 @@ def _spoiled(chunk: Chunk, steps: Array, state: Array) -> Array:
 
 
 def _once(mask: Array) -> Array:
-    """The mask, which XLA would otherwise compute again for each number."""
+    """Makes XLA compute the mask once, not again for each number that it masks."""
     return jax.lax.optimization_barrier(mask)
 
 
 def _nan_where(spoiled: Array, tree: PyTree) -> PyTree:
-    """NaN in place of the leaves of `tree`, `[rows, ...]`, where `spoiled` is true."""
+    """Replaces the leaves of `tree`, `[rows, ...]`, by NaN where `spoiled` is true."""
     nan_or = lambda x: jnp.where(expand_rows(spoiled, x), jnp.nan, x)
     return jax.tree.map(nan_or, tree)

@@ -1,4 +1,4 @@
-"""Unit triangular systems: what a step writes depends on what earlier steps wrote."""
+"""Solves unit triangular systems, in which each step depends on all earlier steps."""
 
 import math
 
@@ -12,8 +12,8 @@ from ..._base.typing import Array
 def solve(a: Array, rhs: Array) -> Array:
     """Solves `u + a u = rhs` for u; a `[..., n, n]` is strictly lower triangular.
 
-    `jax.scipy.linalg.solve_triangular` is not used, because in a scan it was seen to
-    hang on a CPU with two threads (JAX 0.10.2).
+    Works around a hang of `jax.scipy.linalg.solve_triangular` in a scan, which was seen
+    on a CPU with two threads (JAX 0.10.2).
     """
     return _product(_unit_lower_inverse(a), rhs)
 
@@ -27,7 +27,7 @@ def _tangents(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
 
 
 def _unit_lower_inverse(a: Array) -> Array:
-    """The inverse of `I + a`, for strictly lower triangular a `[..., n, n]`.
+    """Inverts `I + a` for strictly lower triangular a `[..., n, n]`.
 
     Let P and Q be the diagonal blocks of `I + a`, of half the size, and C the block
     below P. The inverses of P and Q are computed together, and
@@ -55,5 +55,5 @@ def _unit_lower_inverse(a: Array) -> Array:
 
 
 def _product(a: Array, b: Array) -> Array:
-    # With a lower precision, errors would grow with each level of the recursion.
+    # At a lower precision, errors would grow with each level of the recursion.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)

@@ -1,1 +1,1 @@
-"""The loops of wrappers, which run the loops of the cells that the wrappers hold."""
+"""The loops of wrappers; each one runs the loop of the wrapped cell."""

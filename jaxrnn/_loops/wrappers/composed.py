@@ -1,4 +1,4 @@
-"""The loop of a `ComposedCell`: `compose` for all steps, with its cells' loops."""
+"""Runs a `ComposedCell`, such as a stack, with the loops of its inner cells."""
 
 import functools
 import itertools
@@ -21,7 +21,7 @@ def choose(cell: ComposedCell, params: Params, run: Run) -> Choice:
     def choose_all(params: Params, inputs: PyTree, state: PyTree) -> PyTree:
         inner_cells = iter(cell.inner_cells)
         states = _inner_states(cell, run.replace(state=state))
-        key = run.key_at(jnp.int32(0))  # Some cells refuse to run without a key.
+        key = run.key_at(jnp.int32(0))  # Some cells raise an error without a key.
 
         def run_next(params: Params, inputs: PyTree, number: Any = None) -> PyTree:
             inner_cell = next(inner_cells)
@@ -43,7 +43,7 @@ def choose(cell: ComposedCell, params: Params, run: Run) -> Choice:
 
 
 def _inner_states(cell: ComposedCell, run: Run) -> Iterator[dict[str, PyTree]]:
-    """The state and the reset state of each inner cell, by their names in a `Run`."""
+    """The fields `state` and `reset_state` of the `Run` of each inner cell."""
     resets = [] if run.reset_state is None else cell.split_state(run.reset_state)
     pairs = itertools.zip_longest(cell.split_state(run.state), resets)
     return ({"state": state, "reset_state": reset} for state, reset in pairs)

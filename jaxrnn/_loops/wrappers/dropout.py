@@ -1,4 +1,4 @@
-"""The loop of a `DropoutWrapper`: the loop of its cell, with masks drawn before it."""
+"""Runs a `DropoutWrapper` with the loop of its cell; draws masks before the loop."""
 
 import dataclasses
 import functools
@@ -20,18 +20,19 @@ from ..._run import masking
 from ..._run.loops import Loops, register
 from ..._run.run import Choice, Loop, Run
 
-STEPS_AT_ONCE = 16  # How many steps' numbers a CPU draws at once.
+STEPS_AT_ONCE = 16  # A CPU draws the random numbers of this many steps at once.
 
 
 def choose(wrapper: DropoutWrapper, params: Params, run: Run) -> Choice:
-    """Chooses the loop of the cell, unless masks of the state need a scan."""
+    """Chooses the loop of the cell; a scan if it cannot apply dropout to the state."""
     cell: Any = wrapper.cell
     choice = cell.choose_loop(params, run)
     if run.key_of_step is None:
         return choice
     if wrapper.state_keep_prob < 1:
-        # A loop can scale the state by one mask for all steps. It copies element-wise
-        # parameters to each row, so if there are any, the rows must share the mask.
+        # A loop can multiply the state by one mask for all steps. If the cell has
+        # element-wise parameters, such as peepholes, the loop copies them and the mask
+        # to each row, so all rows must share one mask.
         is_fixed = choice.scales_state and wrapper.variational_recurrent
         if not is_fixed or (wrapper.mask_per_row and cell.elementwise_specs()):
             return Choice.scan("the loop cannot apply dropout to the state")
@@ -41,12 +42,12 @@ def choose(wrapper: DropoutWrapper, params: Params, run: Run) -> Choice:
 
 
 def _with_scales(wrapper: DropoutWrapper, params: Params, run: Run) -> Params:
-    """The parameters of a `CellWithScaledState`, from those of the cell."""
+    """Returns the parameters of a `CellWithScaledState`; `params` are the cell's."""
     inputs = masking.first_inputs(run.inputs, run.steps.axis)
     _, types = jax.eval_shape(wrapper.cell.apply, params, inputs, run.state)
     ones = jax.tree.map(lambda x: jnp.ones(x.shape, x.dtype), types)
     scales = dropped(wrapper, "state", run.key_at(jnp.int32(0)), ones)
-    if not wrapper.mask_per_row:  # The loop may copy the scales to each row.
+    if not wrapper.mask_per_row:  # Keep one row, which the loop may copy to all rows.
         scales = jax.tree.map(lambda x: x[:1] if x.ndim else x, scales)
     return {"cell": params, "scales": scales}
 
@@ -77,7 +78,7 @@ def _run_all(
 
 
 def _draw(draw: Callable[..., PyTree], run: Run, xs: PyTree) -> PyTree:
-    """Stacks `draw(key, x)` for the key of each step and its part x of `xs`.
+    """Stacks `draw(key, x)` of all steps, where x is one step of `xs`.
 
     The leaves of `xs` are `[time, batch, ...]`.
     """
@@ -87,11 +88,11 @@ def _draw(draw: Callable[..., PyTree], run: Run, xs: PyTree) -> PyTree:
         t, x = step
         return draw(run.key_at(t), x)
 
-    # Under `vmap`, other generators draw the numbers of all steps from the first key.
+    # Under `vmap`, generators other than threefry use the first key for all steps.
     if jax.random.key_impl(run_key(run.key_at(jnp.int32(0)))) != "threefry2x32":
         return jax.lax.map(draw_step, (ts, xs))
-    # The numbers of a few steps fit into the caches of a CPU. A TPU draws the
-    # numbers of all steps at once in an eighth of the cycles of such a loop.
+    # The numbers of a few steps fit into the caches of a CPU. A TPU draws the numbers
+    # of all steps at once in an eighth of the cycles of a loop over a few steps.
     if platform_of(xs) == "cpu" and isinstance(run.steps.time, int):
         return jax.lax.map(draw_step, (ts, xs), batch_size=STEPS_AT_ONCE)
     return jax.vmap(draw_step)((ts, xs))
@@ -116,7 +117,7 @@ class CellWithScaledState(AffineCell):
         *others, last = self.cell.stages
 
         def scale(x: Array, scale: Array) -> Array:
-            # A scale of 0 also replaces infinity and NaN.
+            # Where the scale is 0, also replace infinity and NaN by 0.
             return jnp.where(scale > 0, x * scale, jnp.zeros((), x.dtype))
 
         def update(params: Params, z: Array, carry: PyTree) -> StageResult:

@@ -1,4 +1,4 @@
-"""The loop of a `MappedOutput`: the loop of its cell, then the map at all steps."""
+"""Runs a `MappedOutput`: the loop of its cell, then the output map at all steps."""
 
 import functools
 

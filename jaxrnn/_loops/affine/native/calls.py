@@ -1,8 +1,9 @@
 """The native loops as functions of arrays, in the library that pip builds.
 
 The arguments of a call are the leaves of the argument tuple, in order; a missing
-argument is None. A call runs E independent batches, its *entries*. Arrays are
-`[E, ...]`, or `[1, ...]` if all entries share an argument.
+argument is None. A call runs E independent batches, its *entries*. For example, a
+`vmap` over 3 sets of parameters becomes one call with 3 entries. Arrays are `[E, ...]`,
+or `[1, ...]` if all entries share an array.
 """
 
 import ctypes
@@ -55,7 +56,7 @@ def call(
         reused: The index of the argument whose memory the first result reuses, unless
             several entries share the argument.
     """
-    # JAX caches `run`, and would keep alive the arrays that `run` closes over.
+    # JAX caches `run`, and with it all arrays that `run` closes over. So use types.
     types = [(n, jax.tree.map(lambda x: float32(*x.shape), x)) for n, x in results]
 
     def run(*args: PyTree) -> tuple[PyTree, ...]:
@@ -131,7 +132,10 @@ def in_one_call(
 
 
 def _as_entries(leaves: list, is_mapped: list[bool]) -> Iterable[tuple]:
-    """`(leaves, axes)`: the arrays of all entries, and the axes that entries join."""
+    """Returns `(leaves, axes)`: arrays with an axis of entries, and this axis of each.
+
+    The axis is `NO_ROWS` for an array that all entries share.
+    """
     pairs = list(zip(leaves, is_mapped, strict=True))
     count = _common(x.shape[mapped] for x, mapped in pairs)
 
@@ -150,12 +154,12 @@ def entries(args: PyTree) -> int:
 
 
 def _common(sizes: Iterable[int]) -> int:
-    """The common size of an axis of arrays; an array that entries share has size 1."""
+    """The size of an axis of several arrays, of which some may have size 1 instead."""
     return next((size for size in sizes if size != 1), 1)
 
 
 def after_first(axis: RowAxis) -> RowAxis:
-    """The row axis of an array that gets another first axis."""
+    """The row axis of an array after a new first axis is added."""
     return axis if axis == NO_ROWS else 1 + axis
 
 
@@ -179,8 +183,8 @@ def with_joined_axis(
         size: The size of the mapped axis.
         leaves: Arrays, of which some are mapped along their first axis.
         is_mapped: Whether each array is mapped.
-        axes: The axis of an entry of each array that the mapped axis joins; `NO_ROWS`
-            for an array to pass as it is.
+        axes: For each array without its mapped axis, the axis that the mapped axis
+            joins; `NO_ROWS` for an array that is passed unchanged.
         result_axes: The axis of each result, as a pytree prefix of the results.
 
     Returns:
@@ -204,12 +208,12 @@ def with_joined_axis(
 
 
 def native_status() -> str:
-    """Reports, in one line, which loops are used on a single CPU device.
+    """Tells whether native or XLA's loops run on a single CPU device, and why.
 
     Returns:
         A text such as "native loops, for avx512", with the instruction set in use
-        (`avx512`, `avx2` or `baseline`); or "XLA's loops: " and the reason why native
-        loops are unavailable.
+        (`avx512`, `avx2` or `baseline`). If the native loops are unavailable, the text
+        is "XLA's loops: ", followed by the reason.
 
     Example:
         >>> import jaxrnn
@@ -223,7 +227,7 @@ def native_status() -> str:
 
 @functools.cache
 def why_unusable() -> str | None:
-    """The reason why the native loops cannot run, which is also logged; or None."""
+    """Returns and logs the reason why the native loops cannot run; None if they can."""
     reason = _why_not_loaded()
     if not reason and (missing := jax_internals.MISSING or register()):
         reason = f"the native loops are incompatible with this JAX: {missing}"
@@ -246,11 +250,11 @@ def _why_not_loaded() -> str | None:
 
 @functools.cache
 def register() -> str | None:
-    """Registers the library's calls with JAX; returns why it failed, or None.
+    """Registers the library's calls with JAX; returns an error text, or None.
 
-    `import jaxrnn` calls this function. A process can then load and run an executable
-    that another process serialized, although it has traced no native loop itself. The
-    function takes less than a millisecond, and chooses no instruction set.
+    `import jaxrnn` calls this function, so that a process can load and run an
+    executable that another process serialized, before it traces a native loop. The
+    function takes less than a millisecond, and does not choose an instruction set.
     """
     try:
         for name in _CALLS:

@@ -1,4 +1,4 @@
-"""Where the native loops run an affine cell: by default, and if the user asks."""
+"""Chooses the native loop of an affine cell, by default or if the user asks."""
 
 import jax
 from jax.sharding import AxisType
@@ -14,7 +14,7 @@ from .supported import why_not_native
 
 
 def by_name(cell: AffineCell, params: Params, run: Run) -> Choice:
-    """Chooses the native loop where it supports the cell, also on several devices."""
+    """Chooses the native loop if it supports the cell, also on several devices."""
     reason = why_not_native(cell, params, run)
     if reason:
         return Choice.scan(reason)
@@ -24,8 +24,8 @@ def by_name(cell: AffineCell, params: Params, run: Run) -> Choice:
 def by_default(cell: AffineCell, params: Params, run: Run) -> Choice:
     """Chooses the native loop on one CPU device, and in `shard_map` over CPU devices.
 
-    For few steps, the native loop runs XLA's loop; under `vmap`, only the loop itself
-    knows how many rows there are.
+    `NativeLoop` runs XLA's loop if there are few steps. The loop itself decides,
+    because the number of rows under `vmap` is not known here.
     """
     reason = _why_not_local(params, run) or why_not_native(cell, params, run)
     if reason:
@@ -39,9 +39,9 @@ def by_default(cell: AffineCell, params: Params, run: Run) -> Choice:
 def _why_not_local(params: Params, run: Run) -> str | None:
     """The reason why no native loop runs by default, or None.
 
-    XLA cannot divide a native loop over devices, and would gather the rows on each
-    device. In `shard_map`, each device runs a loop of its own. A program that is
-    compiled for another platform uses XLA's loop instead (`operation.py`).
+    XLA cannot divide a native loop over devices, and would copy all rows to each
+    device. In `shard_map`, each device runs its own loop. A program that is compiled
+    for another platform uses XLA's loop instead (`operation.py`).
     """
     arrays = params, run.inputs, run.state
     if platform_of(arrays) != "cpu":

@@ -1,4 +1,4 @@
-"""A JAX operation with a program for CPUs, one for other platforms, and a transpose.
+"""A JAX operation with one program for CPUs, another elsewhere, and a transpose.
 
 No documented JAX function provides such an operation:
 
@@ -38,8 +38,8 @@ def native_or_xla(
     """Runs `native(*args)` on CPUs, and `xla(*args)` elsewhere.
 
     Exported programs also use `xla`, because they may run on a machine without the
-    library that `native` calls. Derivatives are computed from `xla`, except for a given
-    `transpose`.
+    library that `native` calls. JAX differentiates `xla`, except that `transpose`, if
+    given, replaces its transpose.
 
     If `vmap` maps only arrays with rows, the mapped axis joins the rows, and the same
     functions run on more rows. The gradient of an array without rows, such as a kernel,
@@ -119,7 +119,7 @@ class _Programs:
 
 def _run(*leaves: object, programs: _Programs) -> list:
     """Runs the operation outside jit."""
-    # Skip leaves that are not JAX arrays, because such leaves are on no device.
+    # Leaves that are not JAX arrays, such as numbers, are on no device.
     arrays = (x for x in leaves if isinstance(x, jax.Array))
     platforms = {device.platform for x in arrays for device in x.devices()}
     is_native = (platforms or {jax.default_backend()}) == {"cpu"}
@@ -175,8 +175,9 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
     size = next(x.shape[axis] for x, axis in pairs if axis is not None)
     leaves = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in pairs]
     is_mapped, (rows, of_results) = [axis is not None for axis in dims], programs.rows
-    # Mapped tangents alone, such as those of a Jacobian, are no rows, because rows
-    # would repeat all other arrays. A native call has at least one row.
+    # If only tangents are mapped, as for a Jacobian, do not treat them as rows, because
+    # all other arrays would be repeated for each of them. If the mapped axis has size
+    # 0, do not either, because a native call needs at least one row.
     if size and any(is_mapped[: programs.count]) and are_rows(is_mapped, rows):
         bind = functools.partial(_bind, programs)
         results = with_joined_axis(bind, size, leaves, is_mapped, rows, of_results)
@@ -186,7 +187,7 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
 
 
 def _bind(programs: _Programs, *leaves: Array) -> list:
-    """Applies the operation to leaves of other shapes."""
+    """Applies the operation to leaves whose shapes may differ from `programs.types`."""
     types = tuple(jax.make_jaxpr(programs.native)(*leaves).out_avals)
     programs = dataclasses.replace(programs, types=types)
     return _operation().bind(*leaves, programs=programs)
@@ -195,7 +196,7 @@ def _bind(programs: _Programs, *leaves: Array) -> list:
 def _bind_mapped(
     programs: _Programs, size: int, leaves: list, is_mapped: list[bool]
 ) -> list:
-    """Applies an operation whose functions are those of `programs` under `vmap`."""
+    """Applies an operation that maps the functions of `programs` with `vmap`."""
     count, (rows, of_results) = programs.count, programs.rows
     # Map all linear leaves, so that the results of the transpose are mapped too.
     for i in range(count, len(leaves)):

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 
 _REFUSAL = (
     "`implementation` 'native' runs only on CPUs in this process, but "
-    "this program is compiled for another platform or exported. Omit `implementation`, "
-    "also in a function or module that passes it on, to use XLA's loop."
+    "this program is compiled for another platform or exported. To use XLA's loop, "
+    "do not pass `implementation` to the function or module."
 )
 
 
 class NativeLoop:
-    """The native loops over whole sequences of a cell; XLA's loop differentiates them.
+    """Runs whole sequences of a cell in native loops, forward and backward.
 
     A call runs whole sequences on several threads. The call rearranges matrices once
     for fast matrix products, and performs the element-wise operations right after each
@@ -43,14 +43,14 @@ class NativeLoop:
     the gradients of matrices and inputs.
 
     Under `vmap`, mapped axes become rows of one call, and gradients are computed as for
-    a batch of all rows. If parameters are mapped, the axes become independent entries
-    of the call, which share the call's threads. Rows on several devices need
-    `jax.shard_map`, because XLA cannot partition the call.
+    a batch of all rows. If parameters are mapped, the mapped axes become independent
+    batches, the *entries* of the call, which share its threads. Rows on several devices
+    need `jax.shard_map`, because XLA cannot partition the call.
 
     Args:
         cell: An `AffineCell`.
-        is_default: Whether XLA's loop runs a few steps, and all steps in programs for
-            other platforms. If False, compiling for another platform raises an error.
+        is_default: Whether to use XLA's loop for few steps, and in programs for other
+            platforms. If False, compiling for another platform raises an error.
     """
 
     def __init__(self, cell: "AffineCell", is_default: bool = False) -> None:
@@ -61,7 +61,7 @@ class NativeLoop:
         self.native_cell = native_cell(self.equations)
 
     def run(self, params: Params, run: Run) -> tuple[PyTree, PyTree]:
-        """`(outputs, state)` of all steps, equal to a scan of `cell.apply`.
+        """Runs all steps; returns the same `(outputs, state)` as a scan.
 
         Args:
             params: The cell's parameters.
@@ -75,12 +75,12 @@ class NativeLoop:
     def forward(
         self, primals: Primals, steps: Steps, save: bool
     ) -> tuple[PyTree, PyTree, PyTree]:
-        """`(outputs, state, saved)`.
+        """Runs all steps; returns `(outputs, state, saved)`.
 
-        `saved` holds `zs` and `(h, c)`, the state before each step, with the axes of
-        the inputs. If there are no resets, h before a step equals the output of the
-        previous step. In this case, `outputs` are saved instead of h, and functions
-        that read h shift the outputs by one step.
+        `saved` is `(zs, (h, c))`, with the axes of the inputs: the products, and the
+        state before each step. If there are no resets, h before a step equals the
+        output of the previous step. In this case, `outputs` are saved instead of h, and
+        functions that read h shift the outputs by one step.
         """
         xla = functools.partial(self._forward_by_xla, save=save)
 
@@ -98,7 +98,7 @@ class NativeLoop:
     def push_forward(
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
     ) -> tuple[PyTree, PyTree]:
-        """The tangents of `(outputs, state)`, whose transpose is a native loop."""
+        """Computes tangents of `(outputs, state)`; the transpose is a native loop."""
         perturbed = jax.tree.map(is_perturbed, tangents)
 
         def only_perturbed(tree: Primals) -> Primals:
@@ -117,7 +117,7 @@ class NativeLoop:
     def tangent(
         self, primals: Primals, steps: Steps, saved: PyTree, tangents: Primals
     ) -> tuple[PyTree, PyTree]:
-        """The tangents of `(outputs, state)`, computed by XLA's loop."""
+        """Computes the tangents of `(outputs, state)` in XLA's loop."""
         primals = primals._replace(xs=steps.to_time_major(primals.xs))
         tangents = tangents._replace(xs=steps.to_time_major(tangents.xs))
         saved = self._saved_by_xla(primals, steps, steps.to_time_major(saved))
@@ -129,7 +129,7 @@ class NativeLoop:
     def transpose(
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
-        """The cotangents of the primals."""
+        """Computes the cotangents of the primals, on CPUs in a native loop."""
 
         def by_xla(primals: Primals, steps: Steps, saved: PyTree, cts: Any) -> Primals:
             push = functools.partial(self.tangent, primals, steps, saved)
@@ -145,7 +145,7 @@ class NativeLoop:
         return native_or_xla(native, by_xla, *args, refusal=self.refusal)
 
     def _is_short(self, primals: Primals, steps: Steps) -> bool:
-        """Whether XLA's loop is faster, by default; mapped rows count too."""
+        """Whether to run XLA's loop, because there are few steps for the rows."""
         return self.is_default and bool(why_few_steps(self.cell, primals.xs, steps))
 
     def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
@@ -162,7 +162,7 @@ class NativeLoop:
         return outputs, state, saved
 
     def _saved_by_xla(self, primals: Primals, steps: Steps, saved: PyTree) -> PyTree:
-        """The values that XLA's loop would have saved, with time as the first axis."""
+        """Returns the values that XLA's loop would have saved, with time first."""
         zs, (h, c) = saved
         if steps.resets is None:
             first, _ = self._split(primals.state)
@@ -172,7 +172,7 @@ class NativeLoop:
         return zs, self._join(primals.state, (h, c))
 
     def _forward(self, primals: Primals, steps: Steps, save: bool) -> tuple:
-        """`forward` on CPUs."""
+        """Runs `forward` in a native loop."""
         given, steps, attributes = self._as_call_arguments(primals, steps)
         xs, sequence = given.xs, 1 - steps.axis  # The row axis of a sequence.
         h, c = jax.tree.map(lambda x: float32(*xs.shape[:2], x.shape[-1]), given.state)
@@ -190,7 +190,7 @@ class NativeLoop:
                 (ROWS, given.state),
                 (ROWS, given.reset_state),
             ],
-            results=[  # Zeros in finished rows; the products are finite there.
+            results=[  # In finished rows, results are zeros, and `zs` are finite.
                 (sequence, h),
                 (ROWS, given.state),
                 (sequence, c if steps.returns_states else None),
@@ -209,7 +209,7 @@ class NativeLoop:
     def _backward(
         self, primals: Primals, steps: Steps, saved: PyTree, cotangents: tuple
     ) -> Primals:
-        """`transpose` on CPUs: the loop, then products over the steps of all rows."""
+        """Runs `transpose` in a native loop, then products over steps of all rows."""
         arguments = self._as_call_arguments(primals, steps)
         pulled = self._pull_states(*arguments, saved, cotangents)
         ct_zs, computed, ct_state, ct_reset_state, ct_rows = pulled
@@ -227,12 +227,13 @@ class NativeLoop:
     def _as_call_arguments(
         self, primals: Primals, steps: Steps
     ) -> tuple[Primals, Steps, dict[str, Any]]:
-        """The arrays as the calls read them, and the static arguments of all calls.
+        """Converts the arrays for calls, and adds the static arguments of all calls.
 
-        These are passed to the methods below.
-        The element-wise parameters are one array, in the order of their names, or None.
-        A state is a pair `(h, c)`; see `_split`. Sequences are `[batch, time, size]` or
-        `[time, batch, size]`. Each row has a length, and resets are int32.
+        * The element-wise parameters become one array, in the order of their names, or
+          None.
+        * A state becomes a pair `(h, c)`; see `_split`.
+        * Sequences stay `[batch, time, size]` or `[time, batch, size]`.
+        * Each row gets a length, and resets become int32.
         """
         if steps.lengths is None:
             rows = primals.xs.shape[1 - steps.axis]
@@ -255,12 +256,13 @@ class NativeLoop:
         saved: PyTree,
         cotangents: tuple,
     ) -> tuple:
-        """The backward loop.
+        """Runs the backward loop.
 
         Returns:
-            The cotangents of the products, of the initial state, of the reset state,
-            and of the element-wise parameters of each row; after the first of these,
-            the operand that a step computes from h, if any (see `NativeCell`).
+            `(ct_zs, computed, ct_state, ct_reset_state, ct_rows)`. `computed` is the
+            operand that a step computes from h, or None (see `NativeCell`). The others
+            are the cotangents of the products, of the initial state, of the reset
+            state, and of the element-wise parameters of each row.
         """
         zs, (h, c) = saved
         (ct_outputs, ct_last), ct_new_c = cotangents, None
@@ -287,7 +289,7 @@ class NativeLoop:
                 (sequence, ct_new_c),
                 (ROWS, self._split(ct_last)),
             ],
-            results=[  # Undefined in finished rows; the computed operand is zeros.
+            results=[  # In finished rows, `computed` is zeros, all else undefined.
                 (sequence, zs),
                 (sequence, computed),
                 (ROWS, given.state),
@@ -307,9 +309,11 @@ class NativeLoop:
         computed: Any,
         ct_zs: list,
     ) -> list[Params]:
-        """The cotangents of the kernels and biases."""
-        # What the state's matrix of each product multiplied at each step. `first` is
-        # the operand of the first step if each later step multiplied the previous one.
+        """Computes the cotangents of the kernels and biases."""
+        # The operands of the state matrices, as pairs `(array, first)`. Without resets,
+        # the array has outputs: step 0 multiplied `first`, and step t multiplied the
+        # output of step t - 1. If `first` is None, step t multiplied step t of the
+        # array.
         _, (h, _) = saved
         first = given.state[0] if steps.resets is None else None
         operands = {"h": (h, first), "computed": (computed, None), None: (None, None)}
@@ -337,7 +341,7 @@ class NativeLoop:
     def _pull_inputs(
         self, given: Primals, steps: Steps, attributes: dict[str, Any], ct_zs: list
     ) -> Array:
-        """The cotangent of the inputs."""
+        """Computes the cotangent of the inputs."""
         stages = zip(self.cell.stages, given.product_params, ct_zs, strict=True)
         pairs = [(p["kernel"], ct_z) for stage, p, ct_z in stages if stage.takes_inputs]
         sequence = 1 - steps.axis
@@ -374,7 +378,7 @@ class NativeLoop:
         }
 
     def _split(self, state: PyTree) -> PyTree:
-        """`(h, c)`, `[..., outputs]` and `[..., units]`; c is None without an LSTM."""
+        """Returns h `[..., outputs]` and c `[..., units]`; only LSTMs have a c."""
         if state is None:
             return None
         h, carry = self.cell.enter(state)
@@ -382,7 +386,7 @@ class NativeLoop:
         return h, carry[0] if self.native_cell.has_c else None
 
     def _join(self, like: PyTree, pair: tuple[Array, Array | None] | None) -> PyTree:
-        """The inverse of `_split`, with the structure of `like`; None for no pair."""
+        """Inverts `_split`: returns a state with the structure of `like`."""
         if pair is None:
             return None
         h, c = pair
@@ -396,6 +400,6 @@ class NativeLoop:
 def _row_axes(steps: Steps) -> tuple[Primals, Steps, Any]:
     """The row axes of primals, steps and sequences, as pytree prefixes."""
     sequence: Any = 1 - steps.axis
-    # Mapped rows share `steps_to_run`, which is their maximum: `batch_maximum`.
+    # All mapped rows share `steps_to_run`, because `batch_maximum` computed it.
     of_steps = steps.prefix_tree(rows=ROWS, sequences=sequence, shared=NO_ROWS)
     return Primals(NO_ROWS, NO_ROWS, sequence, ROWS, ROWS), of_steps, sequence

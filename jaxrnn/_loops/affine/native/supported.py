@@ -22,8 +22,9 @@ class NativeCell(NamedTuple):
     Attributes:
         number: The cell's number in C++.
         has_c: Whether the cell is an LSTM.
-        operands: For each matrix product of a step, what its state matrix multiplies:
-            "h", "computed" (which the step computes from h), or None.
+        operands: For each matrix product of a step, the array that its state matrix
+            multiplies: "h", "computed" for an array that the step computes from h, such
+            as r * h in a GRU, or None if there is no state matrix.
     """
 
     number: int
@@ -41,8 +42,8 @@ NATIVE_CELLS = {
     "normed_lstm": NativeCell(6, True, ("h",)),
 }
 
-# The activations of the candidate or, in an LSTM, of j and c, in the order of their
-# numbers in C++.
+# The supported activations of the candidate or, in an LSTM, of j and c. The index of an
+# activation is its number in C++.
 ACTIVATIONS = jnp.tanh, jax.nn.relu, jax.nn.sigmoid
 
 
@@ -53,7 +54,7 @@ def equations_of(cell: "AffineCell") -> Equations | None:
 
 
 def native_cell(equations: Equations) -> NativeCell:
-    """The cell of the native loops with these equations, which they support."""
+    """Returns the native cell that computes these equations."""
     kind = equations.kind
     if equations.has_norms:
         kind = "normed_lstm"
@@ -76,14 +77,17 @@ def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
         return f"{known} with tanh, relu or sigmoid, not {name}"
     others = equations.has_peepholes, equations.has_projection, equations.cell_clip
     if equations.has_norms and others != (False, False, None):
-        return f"{known}, not layer normalization with other options of an LSTM"
+        return (
+            f"{known}, not layer normalization with peepholes, a projection or "
+            "`cell_clip`"
+        )
 
     if not cell.project_inputs:
-        return "the native loops multiply the inputs (`project_inputs`)"
+        return "the native loops do not support `project_inputs=False`"
 
     # The arrays.
     if explicit_mesh_of((run.inputs, run.state)) is not None:
-        return "an explicit mesh requires `jax.shard_map`"
+        return "the native loops need `jax.shard_map` on an explicit mesh"
     if not isinstance(run.inputs.shape[1 - run.steps.axis], int):
         return "the number of rows is symbolic"
     if not isinstance(run.inputs.shape[-1], int):
@@ -92,9 +96,9 @@ def why_not_native(cell: "AffineCell", params: Params, run: Run) -> str | None:
     arrays = [run.inputs, *jax.tree.leaves(states)]
     empty = [describe(x) for x in arrays if 0 in x.shape]
     if empty:
-        return f"an array is empty, {empty[0]}"
+        return f"the native loops do not support empty arrays, got {empty[0]}"
     dtypes = {x.dtype for x in [*arrays, *jax.tree.leaves(params)]}
     if dtypes != {jnp.dtype(jnp.float32)}:
         names = ", ".join(sorted(map(str, dtypes)))
-        return f"only float32 is supported, got {names}"
+        return f"the native loops support only float32, got {names}"
     return calls.why_unusable()
