@@ -1,4 +1,4 @@
-"""Checks one value or one array; a check is one call.
+"""Checks one value or one array.
 
 Checks of any value come first, then options, then arrays. `inputs.py` checks nests.
 

@@ -118,9 +118,9 @@ def in_reverse(fn: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """Gives `fn` a rule for reverse mode; `fn` need not support forward mode.
 
     Without this rule, the gradient of a loop fails under `vmap` if a step calls a
-    `jax.custom_vjp`: JAX would map over the tangents of the loop's `jax.custom_jvp`,
-    and a `jax.custom_vjp` has no tangents. With this rule, JAX transposes the tangents
-    before it maps over them, as it does for a scan.
+    `jax.custom_vjp`: JAX would map over the tangents that the `jax.custom_jvp` of the
+    loop computes, but it cannot map over tangents of a `jax.custom_vjp`. With this
+    rule, JAX transposes the tangents before it maps over them, as it does for a scan.
     """
 
     def run(*args: PyTree) -> PyTree:

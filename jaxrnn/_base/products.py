@@ -46,8 +46,8 @@ def _tangent_of_joined_dot(
 ) -> tuple[Array, Array]:
     """Skips the rows of the kernel whose operand, such as data, has no tangent.
 
-    JAX's own rule would join the tangent with zeros. A gradient of a loop over steps
-    would then multiply by these rows at every step, to no purpose.
+    JAX's own rule would join the tangent with zeros. The gradient of a loop over steps
+    would then multiply by these rows at every step, although the product is not used.
     """
     operands, kernel = primals
     d_operands, d_kernel = tangents

@@ -65,7 +65,7 @@ class RNNCellLike(Protocol[Output, State]):
     `RNNCellLike[Array, LSTMStateTuple[Array]]` is a cell whose outputs are arrays, and
     whose state is an `LSTMStateTuple` of arrays.
 
-    Three further attributes are optional:
+    A cell may have three further attributes:
 
     * `at_step(t)` lets random numbers depend on time. `dynamic_rnn` calls the method
       with the step `t`, a traced int32 scalar, and runs the cell that it returns.

@@ -81,7 +81,7 @@ class Packed(NamedTuple):
     def unpack(
         self, outputs: PyTree, count: int | None = None, time: int | None = None
     ) -> PyTree:
-        """Returns the outputs of each sequence in a row of its own, padded with zeros.
+        """Returns the outputs of each sequence in a separate row, padded with zeros.
 
         The values of `outputs` at unused steps, including NaN, affect neither the
         result nor gradients.

@@ -30,7 +30,7 @@ def resets_of_segments(segment_ids: ArrayLike, *, time_major: bool = False) -> A
     Returns:
         Bool, with the shape of the ids: true at the first step, and where a positive
         id differs from the id of the step before. If a row continues a segment of
-        an earlier call, set its first step to False, or use `Packed.resets`.
+        an earlier call, set the row's first step to False, or use `Packed.resets`.
 
     Raises:
         TypeError: If the ids are not integers, or `time_major` is not a bool.

@@ -1,9 +1,9 @@
 """Loops that run whole sequences faster than a scan, each for one kind of cells.
 
 This folder imports `_cells`, `_run` and `_base`. Each import below registers loops for
-a kind of cells (`_run/loops.py`). A loop never changes results: without an import, or
-without this folder, its cells are scanned, with the same results. The only exception is
-a time axis that is divided over devices, which a scan cannot run.
+a kind of cells (`_run/loops.py`). A loop changes results by rounding at most: without
+an import, or without this folder, the cells are scanned. The only exception is a time
+axis that is divided over devices, which a scan cannot run.
 """
 
 from . import convolution as convolution

@@ -63,7 +63,7 @@ def _convolve_all(params: Params, run: Run) -> tuple[PyTree, Array]:
 
 
 def taps_of(run: Run) -> tuple[list[Array], Array]:
-    """Finds the *taps* of every step: the last `width` inputs, which the step sums.
+    """Finds the *taps* of every step: the last `width` inputs, which the kernel reads.
 
     Args:
         run: The inputs, `[batch, time, depth]`, or `[time, batch, depth]` if

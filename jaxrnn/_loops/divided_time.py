@@ -7,7 +7,7 @@ Each device holds a *part*: consecutive steps of its rows. Each device does two 
    each device gets the state before its part.
 2. It runs the cell from this state. The last device sends the final state to all.
 
-Devices exchange nothing inside a loop over steps. JAX differentiates both parts.
+Devices exchange nothing inside a loop over steps. JAX computes the gradient.
 """
 
 import dataclasses
@@ -48,7 +48,8 @@ class Transition(NamedTuple):
         map_of_steps: `map_of_steps(params, run)` returns the map of all steps of `run`,
             applied after the map `run.state`. Where a row is reset, the map
             `run.reset_state` takes the place of all earlier maps.
-        identity: `identity(state)` returns the map that keeps every state like `state`.
+        identity: `identity(state)` returns the map that changes no state. The function
+            reads only the types of `state`.
         constant: `constant(state)` returns the map that maps every state to `state`.
         map: `map(state_map, state)` applies a map to a state.
         stored: `stored(like, state)` casts the state to the dtypes of `like`.

@@ -78,7 +78,7 @@ def _run_all(
 ) -> tuple[PyTree, PyTree]:
     """Runs the loop on each device, with the state in the cell's structure."""
     state = trees.with_structure(cell.state_size, run.state)
-    # The parameters and the state may be sharded over the same axes of a mesh.
+    # The sharding of the parameters might conflict with the sharding of the state.
     params = replicated_on_explicit_mesh(params)
     with jax.named_scope(scope_name(cell)):
         return _on_rows(loop, params, run.replace(state=state))

@@ -221,7 +221,7 @@ def as_resets(
         )
         resets = _as_step_booleans("resets", resets, shape, axis, fix)
     if reset_state is not None:
-        must = "be given with `reset_state`"
+        must = "be given if `reset_state` is given"
         expect(resets is not None, "resets", must, resets)
         reset_state = as_arrays("reset_state", reset_state)
     return resets, reset_state
@@ -401,7 +401,7 @@ def as_pair(result: PyTree) -> tuple[PyTree, PyTree]:
         ValueError: If the result is not a pair.
     """
     must = "return a pair (output, new_state)"
-    fix = "A state of several arrays is one nest: `return output, (c, h)`."
+    fix = "To return a state of several arrays, nest them: `return output, (c, h)`."
     expect(is_list_of(result, 2), "cell", must, result, fix)
     output, new_state = result
     return output, new_state
@@ -426,7 +426,7 @@ def as_results(
     if steps.returns_states:
         of_leaf = lambda leaf: of_all_steps(leaf.shape[1:], leaf.dtype)
         outputs = outputs, jax.tree.map(of_leaf, run.state)
-    fix = f"Mend the loop that `choose_loop` of {text_of(cell)} returned."
+    fix = f"Check the loop that `choose_loop` of {text_of(cell)} returned."
     must = "return a pair (outputs, state)"
     expect(is_list_of(results, 2), "loop", must, results, fix)
     wanted = {"outputs": outputs, "state": run.state}

@@ -41,8 +41,8 @@ Position = tuple[Array, PyTree]
 """`(t, carry)`: the index of a step, and the carry before this step."""
 Results = tuple[Array, PyTree, PyTree]
 
-# A loop that ends within a part still runs the rest of the part, in vain. Short parts
-# waste few steps.
+# If the loop ends within a part, the other steps of the part still run, and their
+# results are dropped. Short parts waste few steps.
 STEPS_IN_PART = 16
 
 
@@ -63,15 +63,14 @@ def bounded_loop(
             and is traced once.
         carry: The carry before the first step.
         max_steps: The maximum number of steps, static or symbolic.
-        plan: The checkpoint plan, which selects what derivatives save. If the plan has
-            parts or uses host memory, derivatives save the carry before each part
-            and recompute the part. Otherwise, derivatives save the carry before each
-            step.
+        plan: The checkpoint plan. If it has parts or uses host memory, derivatives save
+            the carry before each part and recompute the part. Otherwise, derivatives
+            save the carry before each step.
 
     Returns:
-        `(n, carry, ys)`: the number of steps taken, an int32 scalar; the carry after
-        these steps; and the stacked results `y` of all steps, `[max_steps, ...]`, with
-        zeros for steps not taken.
+        `(n, carry, ys)`. `n` is the number of steps taken, an int32 scalar. `carry` is
+        the carry after these steps. `ys` contains the stacked results `y` of all steps,
+        `[max_steps, ...]`, with zeros for steps not taken.
     """
     zero = _zero(carry)
     if isinstance(max_steps, int) and not max_steps:
@@ -112,7 +111,7 @@ class _Loop:
             arrays.
         y_types: The types of the results `y` of a step.
         max_steps: The maximum number of steps, static or symbolic.
-        plan: The checkpoint plan, which selects what derivatives of the scan save.
+        plan: The checkpoint plan, which selects the arrays that derivatives save.
     """
 
     is_running: Condition

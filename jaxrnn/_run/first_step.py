@@ -38,7 +38,7 @@ def probe(
         output_dtype: The dtype that every leaf of the output must have.
         strict: Whether a step must keep the sequence types of the state, such as list
             or tuple; True if there are lengths.
-        fix: What to do about a state that does not fit, for messages.
+        fix: The hint for a state that does not fit.
 
     Raises:
         ValueError: If the step changes the structure or shapes of the state, or if the

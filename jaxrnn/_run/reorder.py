@@ -160,8 +160,8 @@ def resets_of_valid_steps(resets: Array, mask: Array) -> tuple[Array, Array]:
     Returns:
         Two bools `[batch, time]`. The first is true at valid steps before which the
         row is reset, at this step or at masked steps just before it. The second is true
-        at masked steps where the row has its reset state: since a reset, it had no
-        valid step.
+        at masked steps where the row has its reset state, because the row had no valid
+        step since its reset.
     """
     counts = jnp.cumsum(resets, 1, dtype=jnp.int32)
     seen = jax.lax.cummax(jnp.where(mask, counts, 0), axis=1)

@@ -26,7 +26,7 @@ class Run:
 
     A loop of a `Choice` may rely on the following properties. Other runs are scanned.
 
-    * There are at least one row and one step.
+    * There is at least one row and one step.
     * The rows of the cell do not interact.
     * The state has no read-only parts; it may have leaves without a batch axis.
     * There is no mask: the valid steps are at the front of each row.
@@ -44,8 +44,8 @@ class Run:
         steps: The time axis, and which rows are finished or reset at each step.
         reset_state: The state to which rows are reset, like `state`; None if no row is
             reset.
-        key_of_step: `key_of_step(i)`: the random key of step i of the whole run; see
-            `key_at`. None for a deterministic run.
+        key_of_step: `key_of_step(i)` returns the random key of step i of the whole run;
+            see `key_at`. None for a deterministic run.
         implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
             "native" or None. For "scan", `choose_loop` is not called. If the argument
             is "native" or the name of a package, `choose_loop` must return a `Choice`
@@ -175,8 +175,8 @@ class Choice:
     def within(self, run: Callable[[Loop, Params, Run], PyTree]) -> "Choice":
         """Returns the choice of a wrapper whose loop calls `run(loop, params, run)`.
 
-        The argument `loop` is this loop, of the wrapped cell. If the wrapped cell is
-        scanned, the wrapper is scanned too.
+        The argument `loop` is the loop of this choice. If the wrapped cell is scanned,
+        the wrapper is scanned too.
         """
         if self.loop is None:
             return self

@@ -29,7 +29,7 @@ Apply: TypeAlias = Callable[[Array, PyTree, PyTree], tuple[PyTree, PyTree]]
 """`apply(t, inputs, state) -> (output, new_state)` runs step t of the whole run."""
 
 RunPart: TypeAlias = Callable[[Run], tuple[PyTree, PyTree]]
-"""`run_part(part) -> (outputs, state)`, for all steps of a run or consecutive ones."""
+"""`run_part(part) -> (outputs, state)` runs all steps of `part`."""
 
 
 def scan_steps(apply: Apply, run: Run, unroll: int = 1) -> tuple[PyTree, PyTree]:

@@ -44,8 +44,8 @@ def run_until_finished(
         carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
         max_time: The maximum number of steps, which may be symbolic; None for no limit.
-        strategy: The memory strategy, which selects what a compiled loop saves for
-            derivatives.
+        strategy: The memory strategy, which selects the arrays that a compiled loop
+            saves for derivatives.
         first_write: The index at which the first step may write to an empty
             TensorArray in the carry.
         limit_name: The argument that sets the maximum number of steps, for messages.

@@ -1,7 +1,7 @@
 """Chooses the loop of an affine cell: a backend's loop, XLA's loop, or a scan.
 
 A *backend* is a library with its own loops, such as the native loops in C++. Each
-backend registers itself. Without backends, XLA's loop runs all affine cells.
+backend registers itself, so this file does not import backends.
 """
 
 from typing import Any, NamedTuple

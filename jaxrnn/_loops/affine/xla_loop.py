@@ -289,8 +289,7 @@ def _choose_product(
 
     Returns:
         `(product, xs, steps)`. `product` computes z at one step. `xs` contains the
-        inputs of `product` for all steps. `steps` has a stand-in with inputs for
-        `product`.
+        inputs of `product` for all steps, and `steps.stand_in` for finished rows.
     """
     if _is_ahead(cell, primals, on_cpu):
         return _products_ahead(cell, primals, steps, on_cpu)

@@ -28,8 +28,9 @@ def choose(cell: LinearRecurrenceCell, params: Params, run: Run) -> Choice:
 def choose_s6(cell: S6MemoryCell, params: Params, run: Run) -> Choice:
     """Chooses chunks or, in calls that are not differentiated, a scan on a CPU.
 
-    The decays and terms of a step have N times as many numbers as its inputs. A chunk
-    writes them to memory, whereas a step of a scan uses them at once.
+    With N states per channel, the decays and terms of a step have N times as many
+    numbers as the step's inputs. A chunk writes these numbers to memory, but a step of
+    a scan uses them at once.
     """
     choice = choose(cell, params, run)
     return scanned_without_derivatives(choice, cell, cast_like, run)

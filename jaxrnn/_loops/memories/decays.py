@@ -80,7 +80,7 @@ class KeyDecays:
 
     def scores_before(self, q: Array, k: Array) -> Array:
         """The scores of queries that read the state before their step."""
-        # The state before a step is the state after the step before it.
+        # The state before a step is the state after the previous step.
         scores = _moved(self.scores(_moved(q, -1), k), 1)
         return jnp.where(jnp.tril(self._chunk.reads, -1), scores, 0.0)
 

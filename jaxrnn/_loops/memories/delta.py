@@ -1,4 +1,4 @@
-"""Chunks of the delta rule."""
+"""Runs the delta rule in chunks, and computes the maps of several steps."""
 
 import functools
 from collections.abc import Callable

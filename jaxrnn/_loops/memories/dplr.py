@@ -1,4 +1,4 @@
-"""Chunks of the generalized delta rule."""
+"""Runs the generalized delta rule in chunks, and computes maps of several steps."""
 
 import functools
 from collections.abc import Callable

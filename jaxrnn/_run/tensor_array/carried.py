@@ -162,7 +162,7 @@ class LoopWrites:
             after, y = step(t, self._watched(carry))
             writes = self._writes(after)
             must = "use the same TensorArrays each time it is traced"
-            fix = "It must not depend on Python values that change between traces."
+            fix = "Python values that `loop_fn` reads must not change between traces."
             expect(not self.must_carry, "loop_fn", must, sorted(self.must_carry), fix)
             return self.without(after), (y, writes)
 
@@ -238,8 +238,8 @@ def _fill(store: Stacked, taken: Array, writes: list[tuple[Array, Array]]) -> St
 class _Watched(Stacked):
     """Holds the elements of an array inside a step, and records their use.
 
-    A write does not change the elements: no step reads them, because an array that a
-    step reads stays in the carry and is not watched.
+    A write does not change the elements. No step notices this, because an array that a
+    step reads stays in the carry.
 
     Attributes:
         arrays: The `LoopWrites` of the loop, to which this array belongs.

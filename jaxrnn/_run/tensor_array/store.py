@@ -113,7 +113,7 @@ class Stacked:
         return jax.lax.collapse(elements, 0, 2)
 
     def with_capacity(self, capacity: int) -> "Stacked":
-        """Extends the buffer, at least to double size, unless `capacity` slots fit."""
+        """Provides `capacity` slots; an extension at least doubles the buffer."""
         enough = capacity <= self.capacity
         return self if enough else self.padded(max(capacity, 2 * self.capacity))
 
@@ -198,8 +198,8 @@ class Ragged:
             TypeError: If the index is traced.
         """
         _check_known(index)
-        must = "be written before a read"
-        fix = "To read zeros instead, pass `element_shape`."
+        must = "be the index of an element that was written"
+        fix = "To read zeros instead, create the array with `element_shape`."
         expect(self.written[index], "index", must, int(index), fix)
         return self.elements[index]
 

@@ -253,8 +253,8 @@ def register() -> str | None:
     """Registers the library's calls with JAX; returns an error text, or None.
 
     `import jaxrnn` calls this function, so that a process can load and run an
-    executable that another process serialized, before it traces a native loop. The
-    function takes less than a millisecond, and does not choose an instruction set.
+    executable from another process, even if it has traced no native loop. The function
+    takes less than a millisecond, and does not choose an instruction set.
     """
     try:
         for name in _CALLS:
