@@ -253,11 +253,11 @@ class Steps:
         return fn(outputs), new_states
 
     def to_time_major(self, tree: PyTree) -> PyTree:
-        """Converts leaves from the layout of the inputs to `[time, batch, ...]`."""
+        """Converts `tree` from the layout of the inputs to `[time, batch, ...]`."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 0, self.axis), tree)
 
     def to_batch_major(self, tree: PyTree) -> PyTree:
-        """Converts leaves from the layout of the inputs to `[batch, time, ...]`."""
+        """Converts `tree` from the layout of the inputs to `[batch, time, ...]`."""
         return jax.tree.map(lambda x: jnp.swapaxes(x, 1, self.axis), tree)
 
     # A swap of two axes is its own inverse.
