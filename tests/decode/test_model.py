@@ -154,7 +154,7 @@ HINTS = [
     ("Only `jaxrnn.decode.sample`", greedy(temperature=0.5)),
     ("Only `jaxrnn.decode.sample` draws", greedy(do_sample=True)),
     ("`Decoded.lengths`", beams(pad_token_id=1)),
-    ("Run a prompt with `dynamic_rnn`", greedy(input_ids=[[1]])),
+    ("Run `dynamic_rnn` over the prompt", greedy(input_ids=[[1]])),
     ("`tile_beams`", sample(num_return_sequences=2)),
 ]
 test_hints = refusals(HINTS, "message call")
