@@ -13,12 +13,12 @@ try:
     # differentiable arrays, and its cache keeps these arrays in memory.)
     from jax.core import eval_jaxpr as eval_jaxpr
 
-    # The smaller of two sizes of axes, of which either may be symbolic. JAX documents
-    # this function on its page on shape polymorphism.
+    # The smaller of two axis sizes, which may be symbolic. JAX documents this function
+    # on its page on shape polymorphism.
     from jax.core import min_dim as min_dim
 
-    # Defines a key implementation, for one key that holds two: the key of the whole
-    # run and the key of a step (`cell_keys.py`).
+    # Defines an implementation of random keys. `cell_keys.py` combines the key of the
+    # whole run and the key of a step in one key.
     from jax.extend.random import define_prng_impl as define_prng_impl
 except ImportError as error:
     raise ImportError(

@@ -1,4 +1,4 @@
-"""Arithmetic, casts, and tests whether values are known while a program is traced."""
+"""Arithmetic, casts, and checks whether values are known at trace time."""
 
 from typing import Any
 

@@ -58,7 +58,7 @@ def opaque(tree: PyTree) -> PyTree:
 def named_leaves(
     name: str, tree: PyTree, is_leaf: Callable[[object], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
-    """A pair `(full name, leaf)` for each leaf; None counts as a leaf."""
+    """Returns pairs such as `("state.c", leaf)`; None counts as a leaf."""
     if jax.tree_util.all_leaves([tree]):  # To flatten one leaf takes ten times as long.
         return iter([(name, tree)])
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_or_none(is_leaf))
@@ -71,7 +71,7 @@ def map_named(
     tree: PyTree,
     is_leaf: Callable[[object], bool] = lambda x: False,
 ) -> PyTree:
-    """Maps `fn(full name, leaf)` over the leaves of a tree; None counts as a leaf."""
+    """Maps `fn("state.c", leaf)` over the leaves of a tree; None counts as a leaf."""
     if jax.tree_util.all_leaves([tree]):
         return fn(name, tree)
 

@@ -37,7 +37,7 @@ def without_unit_axes(
     """Computes `product(*arrays)` without leading axes of size 1.
 
     Args:
-        product: A function whose result has the leading axes of all arrays.
+        product: A function whose result has the same leading axes as the arrays.
         count: The number of leading axes that all arrays share.
         arrays: The arguments of `product`, arrays or nests of arrays.
     """

@@ -63,7 +63,7 @@ def _convolve_all(params: Params, run: Run) -> tuple[PyTree, Array]:
 
 
 def taps_of(run: Run) -> tuple[list[Array], Array]:
-    """Finds the *taps* of every step: the last `width` inputs, which the kernel reads.
+    """Finds the *taps* of every step: the last `width` inputs, oldest first.
 
     Args:
         run: The inputs, `[batch, time, depth]`, or `[time, batch, depth]` if
@@ -71,9 +71,8 @@ def taps_of(run: Run) -> tuple[list[Array], Array]:
             before the first step. The reset state is the inputs before a reset.
 
     Returns:
-        `(taps, last)`. `taps` is a list of `width` arrays like the inputs: first the
-        oldest input of each step, last the newest. `last` is the state after each row's
-        last step.
+        `(taps, last)`. `taps` is a list of `width` arrays like the inputs. `last` is
+        the state after each row's last step.
     """
     steps, past = run.steps, run.state
     axis, count = steps.axis, past.shape[1]

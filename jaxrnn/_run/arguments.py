@@ -1,4 +1,4 @@
-"""Checks the arguments of a run, and contains the texts of the messages.
+"""Checks the arguments of a run.
 
 The checks have the order of a run: lengths, states, mask and resets, the requested
 loop, one step of the cell, the results of the loop, and time divided over devices.

@@ -116,10 +116,9 @@ class Keep(Strategy):
 class Recompute(Strategy):
     """Saves only the state before each part; the backward pass reruns the part.
 
-    With parts of about the square root of the number of steps, the saved states take
-    about the same memory as one part. For an LSTM over 10,000 steps, this strategy
-    needs about a fortieth of the memory that `Keep` needs. The cost is one more forward
-    pass.
+    By default, 10,000 steps are divided into 100 parts of 100 steps. For an LSTM, this
+    strategy then needs about a fortieth of the memory that `Keep` needs. The cost is
+    one more forward pass.
 
     Attributes:
         part: The number of steps in a part; 1 saves the state before every step.

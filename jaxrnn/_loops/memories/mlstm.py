@@ -23,8 +23,9 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
 
     Here, s runs over the steps of this span up to t, and m_0 is the m before the span.
     Adding `F_t` to `a_t` would lose digits of `a_t`, and `F_t` cancels in every weight.
-    So the weights are computed without `F_t`, from whole numbers and exact sums. Their
-    m is too small by up to about 1 (`below`), but the returned states are rescaled.
+    So the weights are computed without `F_t`, from whole numbers and exact sums. They
+    use an m that is too small by up to about 1 (`below`). The returned states are
+    rescaled.
     """
     q, k, v, i, f = chunk.values
     coarse, fine = chunk.sums_of_parts(jax.nn.log_sigmoid(f))

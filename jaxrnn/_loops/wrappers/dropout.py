@@ -24,7 +24,7 @@ STEPS_AT_ONCE = 16  # A CPU draws the random numbers of this many steps at once.
 
 
 def choose(wrapper: DropoutWrapper, params: Params, run: Run) -> Choice:
-    """Chooses the loop of the cell; a scan if it cannot apply dropout to the state."""
+    """Chooses the cell's loop, or a scan if the loop cannot apply dropout to states."""
     cell: Any = wrapper.cell
     choice = cell.choose_loop(params, run)
     if run.key_of_step is None:

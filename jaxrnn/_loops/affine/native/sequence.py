@@ -145,7 +145,7 @@ class NativeLoop:
         return native_or_xla(native, by_xla, *args, refusal=self.refusal)
 
     def _is_short(self, primals: Primals, steps: Steps) -> bool:
-        """Whether to run XLA's loop, because there are few steps for the rows."""
+        """Whether to run XLA's loop by default, because there are few steps."""
         return self.is_default and bool(why_few_steps(self.cell, primals.xs, steps))
 
     def _forward_by_xla(self, primals: Primals, steps: Steps, save: bool) -> tuple:
@@ -400,6 +400,6 @@ class NativeLoop:
 def _row_axes(steps: Steps) -> tuple[Primals, Steps, Any]:
     """The row axes of primals, steps and sequences, as pytree prefixes."""
     sequence: Any = 1 - steps.axis
-    # All mapped rows share `steps_to_run`, because `batch_maximum` computed it.
+    # Mapped rows share `steps_to_run`, which is a maximum over them (`batch_maximum`).
     of_steps = steps.prefix_tree(rows=ROWS, sequences=sequence, shared=NO_ROWS)
     return Primals(NO_ROWS, NO_ROWS, sequence, ROWS, ROWS), of_steps, sequence
