@@ -1,7 +1,8 @@
 """Weights of the ONNX operators `LSTM`, `GRU` and `RNN`.
 
 A node is a dict that maps names of inputs to arrays, and names of attributes to values.
-`_onnx_model.py` reads such dicts from a model.
+`_onnx_model.py` reads such dicts from a model. `_onnx_states.py` has the operators
+`LinearAttention` and `CausalConvWithState`.
 """
 
 import itertools
@@ -11,7 +12,7 @@ from typing import Any, Literal, overload
 import numpy as np
 
 from .._base.arguments import check_instance
-from .._base.errors import Verbatim, describe, expect
+from .._base.errors import Verbatim, describe, error_note, expect
 from .._base.hints import with_hints
 from .._base.typing import Params
 from .._cells.base import BoundCell
@@ -28,6 +29,7 @@ from ._layer_weights import (
     from_places,
 )
 from ._onnx_model import as_dict, as_model, as_text, reads, recurrent_nodes
+from ._onnx_states import CELLS, DEFAULTS, KNOWN
 from ._weights import (
     Names,
     Reader,
@@ -35,6 +37,7 @@ from ._weights import (
     as_mapping,
     as_names,
     blocks,
+    check_directions,
     joined,
     listed,
 )
@@ -80,12 +83,12 @@ _TABLES: dict[Kind, Table] = {
     for kind, order in _ORDERS.items()
 }
 _DIRECTIONS = ("forward", "bidirectional")
+_SHARED = ("op_type", "name", "reads")  # `from_onnx` ignores `name`.
 _KNOWN = (
-    *("op_type", "W", "R", "B", "P", "direction", "activations", "activation_alpha"),
+    *("W", "R", "B", "P", "direction", "activations", "activation_alpha"),
     *("activation_beta", "clip", "input_forget", "linear_before_reset"),
-    *("reads", "initial_h", "initial_c"),
-    # `from_onnx` ignores `name` and `layout`, and only checks `hidden_size`.
-    *("name", "hidden_size", "layout"),
+    # `from_onnx` ignores `layout`, and only checks `hidden_size`.
+    *("initial_h", "initial_c", "hidden_size", "layout"),
 )
 
 
@@ -112,7 +115,11 @@ def onnx_nodes(model: object, *, at: Names = None) -> list[Params]:
         returned node whose outputs this node reads, or None. It also holds `initial_h`
         and `initial_c` if the model stores an initial state other than zeros, each
         `[directions, rows, units]`; one row stands for all rows. The integer weights of
-        a `DynamicQuantizeLSTM` become floating-point weights of an LSTM.
+        a `DynamicQuantizeLSTM` become floating-point weights of an LSTM. A
+        `CausalConvWithState` has the arrays `weight` and `bias`. A `LinearAttention`
+        has the sizes `query`, `value` and `decay`, each of the last axis of this input,
+        if the model tells the size. Both have a `past_state` if the model stores one
+        other than zeros; its second axis holds the rows.
 
     Raises:
         TypeError: If `model` is not one of these types.
@@ -177,6 +184,16 @@ def from_onnx(
     `dynamic_rnn` with `time_major=True`. The output Y has an additional axis for the
     directions, after the time axis.
 
+    The operators `LinearAttention` and `CausalConvWithState`, also in onnxruntime's
+    domain `com.microsoft`, become cells that hold neither a state nor the order of the
+    axes. A node of these operators is loaded alone:
+
+    - `LinearAttention` has the last axis `heads * size`, where the cell has the axes
+      `[heads, size]`. The cell's q, k, v, g and beta are the inputs query, key, value,
+      decay and beta. Where the operator has no decay, pass a g of zeros.
+    - `CausalConvWithState` has time as the last axis of inputs, outputs and state,
+      where the cell has the channels.
+
     Args:
         model: A model, as for `onnx_nodes`; or one node or a list of the nodes of a
             stack, from the inputs upwards, as `onnx_nodes` and `to_onnx_nodes` return
@@ -199,9 +216,14 @@ def from_onnx(
         directions, `(cells_fw, cells_bw)` for
         `stack_bidirectional_dynamic_rnn`, each with one cell per node.
 
+        For a `LinearAttention`, a `LinearAttentionMemoryCell` or, for the update rules
+        `delta` and `gated_delta`, a `DeltaMemoryCell`, bound to `{}`. For a
+        `CausalConvWithState`, a bound `ShortConvCell` or, with an `activation`, a bound
+        `MultiRNNCell` of this cell and `jax.nn.silu`.
+
     Raises:
-        TypeError: If `model` is not a model, a node is not a dict, or a weight is not a
-            floating-point array.
+        TypeError: If `model` is not a model, a node is not a dict, a weight is not a
+            floating-point array, or a size is not an integer.
         ValueError: If `onnx_nodes` refuses the model; if `at` is given with nodes; if a
             name is missing or unknown, or an array has the wrong shape; if a node runs
             only backward, `bidirectional` does not fit the node, or some nodes have one
@@ -209,7 +231,9 @@ def from_onnx(
             before it, or has an initial state, which a cell does not hold; if a node
             has a feature that jaxrnn does not support: two activations besides the
             gates' activation, values of `activation_alpha` or `activation_beta` other
-            than ONNX's defaults, or a `clip`.
+            than ONNX's defaults, or a `clip`; several queries for one memory
+            (`q_num_heads` greater than `kv_num_heads`), another update rule or
+            activation, a convolution over one step, or a `dilation`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert
@@ -227,8 +251,14 @@ def from_onnx(
         expect(at is None, "at", "be omitted for nodes, which are dicts", at)
     else:
         nodes = as_layers("onnx_nodes(model)", onnx_nodes(model, at=at))
-    layers = [_layer(*each) for each in nodes.items()]
+    nodes = {place: _as_node(place, node) for place, node in nodes.items()}
     _check_stack(nodes)
+    (place, node), *others = nodes.items()
+    if not others and node.get("op_type") in CELLS:
+        check_directions(place, 1, bidirectional)
+        with error_note(f"Raised for the cell of `{place}`, a {node['op_type']}."):
+            return CELLS[node["op_type"]](place, node)
+    layers = [_layer(*each) for each in nodes.items()]
     return bind_layers("model", layers, bidirectional)
 
 
@@ -268,14 +298,21 @@ def _check_stack(nodes: Mapping[str, Any]) -> None:
         expect(fits, place, must, got, fix)
 
 
-def _layer(name: str, given: object) -> Layer:
-    """Reads a node as one `LayerWeights` per direction."""
+def _as_node(name: str, given: object) -> Params:
+    """The node, with strings for byte strings; checks the names of its entries."""
     fix = "Read the nodes of a model with `convert.onnx_nodes(model)`."
     given = as_mapping(name, given, fix)
-    unknown = [key for key in given if key not in _KNOWN]
-    expect(not unknown, name, f"hold only {listed(_KNOWN)}", listed(unknown))
     # Byte strings come from protocol buffers.
     node = {key: as_text(value) for key, value in given.items()}
+    known = *_SHARED, *KNOWN.get(node.get("op_type", ""), _KNOWN)
+    # `(key, value)` is compared by value only if the key is that of a default.
+    unknown = [k for k, v in node.items() if (k, v) not in DEFAULTS and k not in known]
+    expect(not unknown, name, f"hold only {listed(known)}", listed(unknown))
+    return node
+
+
+def _layer(name: str, node: Params) -> Layer:
+    """Reads a node as one `LayerWeights` per direction."""
     read = Reader(node, f"{name}['", "']")
     found, rows, _ = read("W", None, None, None).shape
     count = 2 if found == 2 else 1

@@ -29,13 +29,19 @@ from ._weights import listed, prefixes_of_torch
 Proto: TypeAlias = Any
 """A protocol buffer of `onnx`, a package that is imported only where it is used."""
 
-OPERATORS = ("LSTM", "GRU", "RNN")
 _QUANTIZED = "DynamicQuantizeLSTM"  # Of onnxruntime.
-_DOMAINS = ("", "ai.onnx")
-# The index of each array among the operators' inputs. The other inputs, X and the
-# lengths, are arguments of a run.
+# The index of each array among the operators' inputs. The other inputs, such as X and
+# the lengths, are arguments of a run.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 _STATES = {"initial_h": 5, "initial_c": 6}
+# The same for operators with a past state, whose first axis holds the rows.
+_INPUTS = {"CausalConvWithState": {"weight": 1, "bias": 2}, "LinearAttention": {}}
+_PAST = {"past_state": 3}
+# The inputs of `LinearAttention` whose last axes tell the sizes of the cell.
+_SIZES = {"query": 0, "value": 2, "decay": 4}
+_OPERATORS = ("LSTM", "GRU", "RNN", *_INPUTS)
+_DOMAINS: dict[str, tuple[str, ...]] = dict.fromkeys(("", "ai.onnx"), _OPERATORS)
+_DOMAINS["com.microsoft"] = (_QUANTIZED, *_INPUTS)
 # The index of the quantized kernels, their scales and their zero points.
 _QUANTIZED_WEIGHTS = {"W": (1, 8, 9), "R": (2, 10, 11)}
 _RANDOM = ("Random", "Bernoulli", "Multinomial")
@@ -218,8 +224,10 @@ def recurrent_nodes(model: Proto) -> list[Found]:
         )
     if any("Quant" in each or "Integer" in each for each in operators):
         fix = f"Take the model from before its quantization. {fix}"
-    expect(count, "model", "have an LSTM, GRU or RNN node", listed(operators), fix)
-    if count > 1:  # `reads` needs the sizes of time and batch if they are fixed.
+    must = f"have a node of {' or '.join(_OPERATORS)}"
+    expect(count, "model", must, listed(operators), fix)
+    # `reads` needs the sizes of time and batch if they are fixed.
+    if count > 1 or "LinearAttention" in operators:
         with contextlib.suppress(Exception):  # A model may be too large, or not valid.
             model = import_optional("onnx.shape_inference").infer_shapes(model)
     opsets = {each.domain: each.version for each in model.opset_import}
@@ -295,12 +303,15 @@ def as_dict(found: Found) -> Params:
     made: Params = {"op_type": node.op_type, "name": name}
     if node.op_type == _QUANTIZED:
         made["op_type"] = "LSTM"
-    for key, at in _WEIGHTS.items():
+    for key, at in _SIZES.items() if node.op_type == "LinearAttention" else ():
+        axes = found.graph.shapes.get(_input(node, at))
+        made |= {key: axes[-1]} if axes and axes[-1] else {}
+    for key, at in _INPUTS.get(node.op_type, _WEIGHTS).items():
         if _input(node, at):
             made[key] = _as_weight(f"{name}['{key}']", _input(node, at), found.graph)
     if node.op_type == _QUANTIZED:
         made |= {key: _dequantized(found, key) for key in _QUANTIZED_WEIGHTS}
-    for key, at in _STATES.items():
+    for key, at in (_PAST if node.op_type in _INPUTS else _STATES).items():
         if _input(node, at):
             state = _as_state(f"{name}['{key}']", _input(node, at), found)
             made |= {} if state is None else {key: state}
@@ -326,8 +337,7 @@ def as_text(value: object) -> Any:
 
 
 def _is_recurrent(node: Proto) -> bool:
-    is_onnx = node.op_type in OPERATORS and node.domain in _DOMAINS
-    return is_onnx or node.op_type == _QUANTIZED
+    return node.op_type in _DOMAINS.get(node.domain, ())
 
 
 def _is_plain(node: Proto) -> bool:
@@ -399,7 +409,8 @@ def _output(node: Proto) -> str:
 
 
 def _is_batch_major(node: Proto) -> bool:
-    return any(a.name == "layout" and a.i == 1 for a in node.attribute)
+    has_layout = any(a.name == "layout" and a.i == 1 for a in node.attribute)
+    return has_layout or node.op_type in _INPUTS
 
 
 def _dequantized(found: Found, key: str) -> np.ndarray:
@@ -439,7 +450,7 @@ def _as_weight(place: str, name: str, graph: Graph) -> np.ndarray:
 def _as_state(place: str, name: str, found: Found) -> np.ndarray | None:
     """An initial state that the model stores, `[directions, rows, units]`.
 
-    A state of equal rows has one row.
+    The rows are the second axis also of a past state. A state of equal rows has one.
 
     Returns:
         The state; None for zeros, and for a state that depends on the model's inputs.

@@ -101,9 +101,9 @@ def _attention(
     operator's `q_num_heads` lets several queries read one memory.)
     """
     heads = cell.num_heads
-    scale = cell.key_size**-0.5 if cell.scale is None else cell.scale
+    fits = cell.scale is None or np.float32(cell.scale) != 0
     must = "not be 0 in float32, which ONNX reads as `1 / sqrt(key_size)`"
-    expect(np.float32(scale) != 0, "cell.scale", must, scale)
+    expect(fits, "cell.scale", must, cell.scale)
     ints = lambda *sizes: graph.constant(np.array(sizes, np.int64))
     times = heads // (cell.num_key_heads or heads)
     for name in "qk" if times > 1 else "":
@@ -121,7 +121,7 @@ def _attention(
         "q_num_heads": heads,
         "kv_num_heads": heads,
         "update_rule": "gated_delta" if is_delta else "gated",
-        "scale": float(scale),
+        "scale": cell.scale or 0.0,
     }
     q, k, v, *gates = packed.values()
     results = y, state = graph.tensor("Y"), graph.tensor("present")

@@ -158,9 +158,8 @@ def test_there_and_back(name):
     if name.split("-")[0] in TWO_WAYS:
         both = "both" in name
         assert_same(load(saved, bidirectional=both), cells)
-        with pytest.raises(
-            ValueError, match=f"^`bidirectional` must be None or {both}"
-        ):
+        match = f"^`bidirectional` must be None or {both}"
+        with pytest.raises(ValueError, match=match):
             load(saved, bidirectional=not both)
 
 
@@ -245,14 +244,6 @@ def test_wrappers_without_a_key_are_looked_through(name):
     assert_same(stack(wrapped), stack(cell.cell))
 
 
-@pytest.mark.parametrize("name", TWO_WAYS)
-def test_one_layer_of_two_directions_needs_no_lists(name):
-    load, save, ((fw,), (bw,)) = case(f"{name}-lstm-both")
-    saved = save((fw, bw))
-    assert_same(saved, save(([fw], [bw])))
-    assert_same(load(saved), ((fw,), (bw,)))
-
-
 # Where the weights are: on the device.
 
 
@@ -325,9 +316,8 @@ def test_what_files_of_torch_hold(cell):
     for given in (own, weights | more):
         assert_same(load(given), bound(cell))
     zeros = {k: x * (0 if "bias" in k else 1) for k, x in weights.items()}
-    assert_same(
-        load({k: x for k, x in weights.items() if "bias" not in k}), load(zeros)
-    )
+    without = {k: x for k, x in weights.items() if "bias" not in k}
+    assert_same(load(without), load(zeros))
 
 
 # What pruning, parametrizations, weight norm and dropping wrappers make of a weight,
@@ -352,19 +342,6 @@ def test_one_bias_without_the_other_is_refused():
         given = {k: x for k, x in weights.items() if k != name}
         with pytest.raises(ValueError, match=rf"^`{name}` is missing.*a\.weight_ih_l0"):
             convert.from_torch(given, at="a")
-
-
-@pytest.mark.parametrize("name", [n for n, own in CONVERTERS.items() if own.of_rnn])
-def test_a_plain_rnn_needs_its_activation(name):
-    """Its weights do not tell whether it has tanh or relu."""
-    own = CONVERTERS[name]
-    (argument,) = own.of_rnn
-    for cell, activation in ((RNN, "tanh"), (RELU, "relu")):
-        saved = own.save(bound(cell))
-        loaded = own.load(saved, **{argument: activation})
-        assert_same(loaded, bound(jaxrnn.BasicRNNCell(UNITS, activation)))
-        with pytest.raises(ValueError, match=f"^`{argument}` must be given"):
-            own.load(saved)
 
 
 def test_torch_states_of_two_layers_in_two_directions_under_jit():

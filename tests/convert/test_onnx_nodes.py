@@ -5,8 +5,9 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import outputs_of, refusals
+from helpers import assert_near, outputs_of, refusals, skip_before_opset_27
 
+import jaxrnn
 from jaxrnn import LSTMStateTuple
 from jaxrnn.convert import from_onnx, onnx_nodes
 
@@ -81,6 +82,54 @@ def test_what_onnxruntime_takes(name):
     got = outputs_of(cells, X, time_major=True)
     want = np.moveaxis(want, 1, 2).reshape(TIME, BATCH, -1)
     np.testing.assert_allclose(got, want, rtol=0, atol=2e-6)
+
+
+# Operators with a past state. For memories: attributes, and the sizes of the inputs.
+KEYS, DELTA = ("query", "key", "value", "decay", "beta"), {"update_rule": "delta"}
+HEADS, SHARED = {"q_num_heads": 2, "kv_num_heads": 2}, {"kv_num_heads": 4}
+OWN = {"domain": "com.microsoft", "state_window": 0}
+MEMORIES = {
+    "linear": ({"update_rule": "linear", "scale": 0.5, "chunk_size": 2}, [6, 6, 10]),
+    "gated_keys": ({"update_rule": "gated"}, [6, 6, 10, 6]),
+    "gated_delta": ({}, [6, 6, 10, 2, 2]),
+    "shared_keys": (DELTA | SHARED | OWN, [6, 6, 20, 0, 4]),
+}
+
+
+def run_with_state(operator, names, feeds, tensors=(), **attributes):
+    """The cell of a node, and what onnxruntime computes."""
+    skip_before_opset_27()
+    node = helper.make_node(operator, names, ["y", "last"], **attributes)
+    value = lambda name, shape=None: helper.make_tensor_value_info(name, FLOAT, shape)
+    inputs = [value(name, array.shape) for name, array in feeds.items()]
+    graph = helper.make_graph([node], "g", inputs, map(value, node.output), tensors)
+    opsets = [helper.make_opsetid(*each) for each in (("", 27), ("com.microsoft", 1))]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=13)
+    session = onnxruntime.InferenceSession(model.SerializeToString())
+    return from_onnx(model), session.run(None, feeds)
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_memories(name):
+    attributes, sizes = MEMORIES[name]
+    array = lambda size: -np.random.default_rng(size).random((BATCH, TIME, size), "f")
+    x = {k: array(size) for k, size in zip(KEYS, sizes, strict=False) if size}
+    names = [key if key in x else "" for key in (*KEYS[:3], "past_state", *KEYS[3:])]
+    run = functools.partial(run_with_state, "LinearAttention", names, x)
+    cell, (y, last) = run(**HEADS | attributes)
+    own = cell.cell.input_sizes
+    pairs = [(x.get(k, [0.0]), n) for k, n in zip(KEYS, own, strict=False)]
+    given = [np.resize(a, (BATCH, TIME, *size)).astype("f") for a, size in pairs]
+    got, state = jaxrnn.dynamic_rnn(cell, type(own)(*given), dtype=y.dtype)
+    assert_near((got.reshape(y.shape), state), (y, last), tolerance=1e-6)
+
+
+def test_a_short_convolution_with_an_activation():
+    x, weight = X.reshape(BATCH, DEPTH, TIME), weights("RNN")["W"].reshape(DEPTH, 1, 4)
+    given = ["x", "weight"], {"x": x}, [from_array(weight, "weight")]
+    cell, want = run_with_state("CausalConvWithState", *given, activation="swish")
+    got = jaxrnn.dynamic_rnn(cell, x.swapaxes(1, 2), dtype=x.dtype)
+    assert_near(jax.tree.leaves(got), [y.swapaxes(1, 2) for y in want], tolerance=1e-6)
 
 
 # Where the weights are.
@@ -305,9 +354,8 @@ def with_states(before, tensors):
 
 
 def test_initial_states_that_a_model_stores():
-    model = with_states(
-        FOR_EACH_ROW, [from_array(STATES[0], f"stored{k}") for k in "hc"]
-    )
+    stored = [from_array(STATES[0], f"stored{k}") for k in "hc"]
+    model = with_states(FOR_EACH_ROW, stored)
     [node] = onnx_nodes(model)
     with pytest.raises(ValueError, match=r"initial_h.\]` must"):
         from_onnx(node)

@@ -22,6 +22,7 @@ FREE, PEEPING = (LSTMCell(4, forget_bias=0, use_peepholes=p) for p in (False, Tr
 PROJECTED = LSTMCell(4, forget_bias=0, num_proj=2)
 FULL = LSTMCell(4, use_peepholes=True, num_proj=3)
 GRU, AFTER = GRUCell(4), jaxrnn.CudnnCompatibleGRUCell(4)
+RNN = jaxrnn.BasicRNNCell(4)
 HARD = GatedLSTMCell(4, forget_bias=0, recurrent_activation="hard_sigmoid")
 COUPLED = contrib.CoupledInputForgetGateLSTMCell(4)
 BOTH = {"bidirectional": True}
@@ -65,6 +66,10 @@ def call(name, *args, **options):
 
 SECOND = {"weight_ih_l1": (16, 4), "weight_hh_l1": (16, 4)}
 ALPHA = {"activations": ["Sigmoid", "elu", "elu"], "activation_alpha": [1.0, 2.0]}
+CONV = {"op_type": "CausalConvWithState", "weight": np.ones((4, 1, 3))}
+MEMORY = {"op_type": "LinearAttention", "query": 8, "value": 8}
+MEMORY |= {"q_num_heads": 4, "kv_num_heads": 2}
+SUM, DELTA = (MEMORY | {"update_rule": rule} for rule in ("sum", "delta"))
 THIRD = {name.replace("l1", "l2"): shape for name, shape in SECOND.items()}
 # The second layer does not read the outputs of the first.
 ALIKE = {f"layers_{i}": {"cell": convert.to_linen(bound(FREE))} for i in "01"}
@@ -78,7 +83,17 @@ ROWS = [
     (ValueError, "model[0]['clip']", load("onnx", FREE, {"clip": 104.0})),
     (ValueError, "model[0]['activation_alpha']", load("onnx", FREE, ALPHA)),
     (ValueError, "model[0]['direction']", load("onnx", FREE, {"direction": "reverse"})),
+    (ValueError, "model", call("from_onnx", CONV | {"past_state": ONE})),
+    (ValueError, "model['activation']", call("from_onnx", CONV | {"activation": ""})),
+    (ValueError, "decay", call("from_onnx", MEMORY)),
+    (ValueError, "num_key_heads", call("from_onnx", DELTA)),
+    (ValueError, "model['update_rule']", call("from_onnx", SUM)),
+    (ValueError, "bidirectional", call("from_onnx", CONV, **BOTH)),
+    (ValueError, "model[0]['W']", call("from_onnx", [CONV, CONV])),
     (ValueError, "variables", load("tf1", FULL, {}, at="a")),
+    (ValueError, "activation", load("keras", RNN, {})),
+    (ValueError, "activation", load("linen", RNN, {})),
+    (ValueError, "nonlinearity", load("torch", RNN, {})),
     (ValueError, "bidirectional", load("tf1", FULL, {}, **BOTH)),
     (ValueError, "bias_ih_l1", load("torch", FREE, SECOND)),
     (ValueError, "state_dict", load("torch", FREE, THIRD)),

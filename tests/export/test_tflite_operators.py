@@ -88,15 +88,6 @@ def test_outputs_of_the_driver(name, time_major, batch):
         interpreter.reset_all_variables()
 
 
-def test_a_stream_step_by_step():
-    x = data(batch=1)
-    interpreter, run = load(to_tflite_operators(CELLS["stack"], x[:, :1]))
-    for _ in range(2):
-        steps = [run(x[:, t : t + 1]) for t in range(TIME)]
-        same(np.concatenate(steps, axis=1), expected(CELLS["stack"], x))
-        interpreter.reset_all_variables()
-
-
 def test_the_state_is_in_variables_by_name():
     cell, x = CELLS["full"], data()
     interpreter, run = load(to_tflite_operators(cell, x))

@@ -1,0 +1,55 @@
+"""Memories and short convolutions, from ONNX's operators with a past state.
+
+`export/_onnx_states.py` writes these operators. In a function `(name, node)`, the name
+of the node's place begins messages.
+"""
+
+import jax
+
+from .._base.errors import expect
+from .._cells.base import BoundCell
+from .._cells.matrix.memories import DeltaMemoryCell, LinearAttentionMemoryCell
+from .._cells.short_conv import ShortConvCell
+from .._cells.wrappers.multi_rnn import MultiRNNCell
+from ._weights import Reader, Weights, on_device, pick
+
+_MEMORIES = {"linear": LinearAttentionMemoryCell, "gated": LinearAttentionMemoryCell}
+_MEMORIES |= {"delta": DeltaMemoryCell, "gated_delta": DeltaMemoryCell}
+_SIZES = "Add the size of the last axis of this input to the dict of the node."
+
+
+def _convolution(name: str, node: Weights) -> BoundCell:
+    read = Reader(node, f"{name}['", "']")
+    weight = read("weight", None, 1, None)
+    params = {"kernel": weight[:, 0].T}
+    if node.get("bias") is not None:
+        params["bias"] = read("bias", len(weight))
+    given = node.get("activation", "none")
+    is_known = given in ("none", "silu", "swish")
+    expect(is_known, read.name("activation"), "be none, silu or swish", given)
+    cell = ShortConvCell(*weight.shape[::2], use_bias="bias" in params)
+    if given == "none":
+        return cell.bind(on_device(params))
+    return MultiRNNCell([cell, jax.nn.silu]).bind(on_device({"cell_0": params}))
+
+
+def _memory(name: str, node: Weights) -> BoundCell:
+    rule = node.get("update_rule", "gated_delta")
+    must = f"be {' or '.join(_MEMORIES)}"
+    expect(rule in _MEMORIES, f"{name}['update_rule']", must, rule)
+    keys = ("q_num_heads", "kv_num_heads", "query", "value")
+    q, kv, query, value = (pick(node, key, _SIZES) for key in keys)
+    by_key = "gated" in rule and pick(node, "decay", _SIZES) > kv
+    # The last axis of an input holds all heads. The cell refuses 0 heads.
+    sizes = kv, query // max(q, 1), value // max(kv, 1), None if q == kv else q
+    scale = node.get("scale") or None  # 0 stands for the cell's default.
+    return _MEMORIES[rule](*sizes, key_decay=by_key, scale=scale).bind({})
+
+
+CELLS = {"LinearAttention": _memory, "CausalConvWithState": _convolution}
+# The entries that change a cell, and the hints `chunk_size` and `channels_last`.
+_NAMES = "query value decay q_num_heads kv_num_heads update_rule scale chunk_size"
+_OF_CONVOLUTION = ("weight", "bias", "activation", "channels_last")
+KNOWN = {"LinearAttention": _NAMES.split(), "CausalConvWithState": _OF_CONVOLUTION}
+# Attributes of onnxruntime's own operators: only their defaults are accepted.
+DEFAULTS = {"ndim": 1, "dilation": 1, "state_window": 0}.items()
