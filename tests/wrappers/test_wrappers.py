@@ -31,6 +31,9 @@ def test_the_same_object_twice_shares_its_parameters():
     assert (list(params), list(drawn(apart, X[:, 0]))) == (["cell_0"], NAMES)
     same = run(apart, dict.fromkeys(NAMES, params["cell_0"]))
     assert_same(run(shared, params), same)
+    for wrong, depth in ((cell, 4), (GRUCell(3, project_inputs=False), 9)):
+        with pytest.raises(ValueError, match=r"(?s)must .*`cells\[1\]`"):
+            drawn(MultiRNNCell([wrong] * 2), np.ones((4, depth)))
 
 
 MESH = jax.make_mesh((4,), ("data",), axis_types=(jax.sharding.AxisType.Auto,))

@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import itertools
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, final
@@ -20,7 +21,7 @@ from ..._base.errors import (
     name_of,
     warn,
 )
-from ..._base.inputs import warn_of_plain_pair
+from ..._base.inputs import as_like, warn_of_plain_pair
 from ..._base.trees import map_named, output_of, types_of_size, with_tuples_of
 from ..._base.typing import DType, Key, Params, PyTree, Shaped, Size, State
 from .. import fields
@@ -220,7 +221,8 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
 
         Raises:
             TypeError: If `key` is not a random key, or `dtype` is an array.
-            ValueError: If `key` is an array of keys.
+            ValueError: If `key` is an array of keys, or a cell that occurs twice gets
+                inputs of another size.
 
         Warns:
             UserWarning: If layers share parameters because they are the same object.
@@ -230,8 +232,12 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         for i, cell in enumerate(self.cells):
             name = self._name(i)
             with error_note(self._note(i)):
-                if name not in params:
-                    params[name] = cell.init(fold_in(key, i), inputs, dtype)
+                init = functools.partial(cell.init, fold_in(key, i), inputs, dtype)
+                if name in params:
+                    fix = "Construct a cell for each layer, or make the sizes equal."
+                    as_like("params", params[name], jax.eval_shape(init), fix=fix)
+                else:
+                    params[name] = init()
                 inputs = output_of(cell, params[name], inputs, dtype)
         if len(params) < len(self.cells) and jax.tree.leaves(params):
             warn(
