@@ -1,6 +1,7 @@
 """`RNNCell`, the base class of cells, `BoundCell` and `SpecsCell`."""
 
 import abc
+import contextlib
 import dataclasses
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, Protocol, Self, TypeVar, final
@@ -549,7 +550,10 @@ class SpecsCell(RNNCell[State]):
         expect(widest.dtype == own, "inputs", must, inputs, fix, error=TypeError)
         # Inputs of another dtype than the parameters are a common mistake, so compare
         # them before the state.
-        step_checks.check_params(params, self.param_specs, inputs)
+        note = "With `project_inputs=False`, the kernels have no rows for the inputs."
+        is_added = not getattr(self, "project_inputs", True)
+        with error_note(note) if is_added else contextlib.nullcontext():
+            step_checks.check_params(params, self.param_specs, inputs)
         return inputs, step_checks.check_state(state, self.state_size, widest)
 
 

@@ -382,6 +382,9 @@ def ported(change):
 test_inputs_to_add_fit_the_kernels = refusals([
     (ValueError, "`inputs` must be .batch, 6. with `project_inputs=False`",
      ported(lambda cell: cell(X, jnp.zeros((4, 2))))),
+    (ValueError, "kernel.*\n.*`project_inputs=False`",
+     ported(lambda cell: cell.cell.bind(jaxrnn.GRUCell(2).init(jax.random.key(0), X))(
+         np.ones((4, 6), np.float32), H))),
     (ValueError, "`cell.project_inputs`", ported(jaxrnn.convert.to_torch)),
     (ValueError, "`project_inputs`",
      lambda: lite.TFLiteLSTMCell(2, project_inputs=False)),
