@@ -129,7 +129,9 @@ def to_onnx(
             return _serialized(graph, _onnx_states.OPSET, _onnx_states.IR_VERSION)
         layers = _layers(cell)
         cell, operators = stacked([each for each, _ in layers]), [x for _, x in layers]
-    with error_note("For anything ONNX cannot express, use `to_stablehlo`."):
+    alone = ", ".join(f"`{each.__name__}`" for each in _onnx_states.CELLS)
+    note = f"A cell that is in no stack may also be one of {alone}. "
+    with error_note(f"{note}For anything ONNX cannot express, use `to_stablehlo`."):
         # For each layer, a dict of `op_type`, the arrays W, R, B and P, and attributes.
         nodes = to_onnx_nodes(cell)
     weights = (node["W"] for node in nodes)

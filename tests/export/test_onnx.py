@@ -45,7 +45,6 @@ LAYERS = {
         MultiRNNCell([MultiRNNCell([GRUCell(4), jnp.tanh]), jax.nn.relu, PEEPING])
     ),
     "both_layers": both(PEEPING, GRUCell(5), LSTMCell(2)),
-    "coupled": own(COUPLED),
     "one_coupled": ([own(COUPLED)], [own(LSTMCell(4))]),
 }
 
@@ -262,6 +261,6 @@ test_refusals = refusals(
         (ValueError, r"\.scale` must not be 0", call(of_scale(1e-50), **BARE)),
         (ValueError, "'kernel'", call(conv(kernel=np.ones((3, 3), "f")), **BARE)),
         (TypeError, "float32, got float64", call(conv_of(np.float64), **BARE)),
-        (TypeError, "got DPLRMemoryCell", call(DPLR.bind({}), **BARE)),
+        (TypeError, "DPLRMemory.*\n.*`ShortConvCell`", call(DPLR.bind({}), **BARE)),
     ]
 )
