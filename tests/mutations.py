@@ -15,6 +15,7 @@ A result says in which stage the mutant was caught, if it was:
     escaped    none does
     gone       no file has the line any more
 
+A module of tests that cannot be imported here, without a mutant, is named and left out.
 Any other end of the tests, such as a test that does not exist, says nothing about the
 mutant, and stops the program. So do tests that fail without a mutant: the first line of
 each language is tried unchanged before all others, on the tests of its file, and must
@@ -54,6 +55,7 @@ IGNORED = (".git", ".venv", "__pycache__", "build", "_build", ".*_cache")
 BUILD = "native/build/mutations"
 # pytest ends so too if a module cannot be imported.
 FAILED = 1
+NONE_COLLECTED = 5
 CTEST_FAILED = 8
 CRASHES = [-signal.SIGABRT, -signal.SIGBUS, -signal.SIGFPE, -signal.SIGILL]
 CRASHES += [-signal.SIGSEGV]
@@ -226,12 +228,14 @@ class Copy:
         python: The interpreter.
         limit: The seconds after which a test is taken to have no end.
         selection: The arguments of pytest for the tests of a file.
+        missing: The modules of tests that cannot be imported.
     """
 
     root: pathlib.Path
     python: str
     limit: float
     selection: Callable[[str], list[str]] = lambda file: changed.options_of([file])
+    missing: tuple[str, ...] = ()
 
     @contextlib.contextmanager
     def broken(self, *mutants: Mutant) -> Iterator[None]:
@@ -268,7 +272,9 @@ class Copy:
         """The status of a run of tests, and what it prints."""
         ends = ["-o", f"faulthandler_timeout={self.limit}"]
         ends += ["-o", "faulthandler_exit_on_timeout=true"]
-        return self.run(self.python, "-m", "pytest", "-q", *ends, *options)
+        ends += [f"--ignore={file}" for file in self.missing]
+        ends += [option for option in options if option not in self.missing]
+        return self.run(self.python, "-m", "pytest", "-q", *ends)
 
     def build(self, *mutants: Mutant) -> str:
         """Compiles the C++ if it is broken or was, and returns the errors."""
@@ -301,7 +307,7 @@ class Copy:
                 if status != 0:
                     raise Stop(native, status, text)
             status, text = self.pytest(*tests)
-        if status == 0:
+        if status == 0 or (status == NONE_COLLECTED and self.missing):
             return "", ""
         if status in (FAILED, None, *CRASHES):
             return "tests", text
@@ -367,6 +373,14 @@ def each(
         yield from pool.map(task, mutants)  # An error cancels the tasks that wait.
 
 
+def without_missing(copies: list[Copy]) -> list[Copy]:
+    """The copies, without the modules of tests that cannot be imported in the first."""
+    _, text = copies[0].pytest("-n0", "--collect-only", "-p", "no:cacheprovider")
+    missing = tuple(re.findall(r"^ERROR (\S+\.py)", text, re.MULTILINE))
+    print(f"Left out, because pytest cannot collect them: {missing}")
+    return [dataclasses.replace(copy, missing=missing) for copy in copies]
+
+
 def make_environment(folder: pathlib.Path) -> str:
     """Create an environment with all packages of this one but jaxrnn.
 
@@ -427,6 +441,7 @@ def main() -> None:
             root = pathlib.Path(folder) / f"copy{number}"
             shutil.copytree(ROOT, root, ignore=shutil.ignore_patterns(*IGNORED))
             copies.append(Copy(root, python, options.limit))
+        copies = without_missing(copies)
         at = lambda *stages: [m for m in mutants if rows[m]["stage"] in stages]
         try:
             check_unchanged(mutants, copies[0])

@@ -61,6 +61,14 @@ def test_a_broken_line_is_caught_and_an_unchanged_line_escapes(new, stage, proje
     assert tried(project("tests"), mutant(new)) == stage
 
 
+def test_a_module_that_cannot_be_imported_is_left_out(project):
+    copy = project("tests", "tests/test_other.py")
+    (copy.root / "tests/test_other.py").write_text("import missing")
+    [copy] = mutations.without_missing([copy])
+    assert copy.missing == ("tests/test_other.py",)
+    assert [tried(copy, mutant(new)) for new in (LINE, "return 1")] == ["", "tests"]
+
+
 def test_the_list_names_lines_once():
     rows = json.loads((mutations.ROOT / "tests/mutants.json").read_text())
     assert len({(row["file"], row["old"]) for row in rows}) == len(rows) == 100
