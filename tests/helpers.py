@@ -349,7 +349,5 @@ def squared(run, *given):
 
 def skip_before_opset_27():
     """Skips a test of ONNX's operators with a past state."""
-    onnx, onnxruntime = map(pytest.importorskip, ("onnx", "onnxruntime"))
-    versions = tuple(map(int, onnxruntime.__version__.split(".")[:2]))
-    if versions < (1, 32) or onnx.defs.onnx_opset_version() < 27:
-        pytest.skip("opset 27 needs onnxruntime 1.32 and onnx 1.22")
+    pytest.importorskip("onnx", "1.22")
+    pytest.importorskip("onnxruntime", "1.32")

@@ -40,6 +40,7 @@ class Converter(NamedTuple):
 
 # nnx's GRU lacks a bias, so that only some cells return (`test_peers.py`).
 NNX = {"lstm": FREE, "rnn": RNN}
+OPTIMIZED = functools.partial(convert.to_nnx, optimized=True)
 TANH = {"activation": "tanh"}
 # A new converter enters all tests of all libraries by its row.
 CONVERTERS = {
@@ -59,11 +60,7 @@ CONVERTERS = {
     ),
     "linen": Converter(convert.from_flax, convert.to_linen, NNX | {"gru": AFTER}, TANH),
     "nnx": Converter(convert.from_flax, convert.to_nnx, NNX, TANH),
-    "nnx_optimized": Converter(
-        convert.from_flax,
-        functools.partial(convert.to_nnx, optimized=True),
-        {"lstm": FREE},
-    ),
+    "nnx_optimized": Converter(convert.from_flax, OPTIMIZED, {"lstm": FREE}),
     "onnx": Converter(
         convert.from_onnx,
         convert.to_onnx_nodes,

@@ -7,8 +7,7 @@ import numpy as np
 import pytest
 from helpers import assert_near, outputs_of, refusals, skip_before_opset_27
 
-import jaxrnn
-from jaxrnn import LSTMStateTuple
+from jaxrnn import LSTMStateTuple, dynamic_rnn
 from jaxrnn.convert import from_onnx, onnx_nodes
 
 onnx = pytest.importorskip("onnx")
@@ -120,7 +119,7 @@ def test_memories(name):
     own = cell.cell.input_sizes
     pairs = [(x.get(k, [0.0]), n) for k, n in zip(KEYS, own, strict=False)]
     given = [np.resize(a, (BATCH, TIME, *size)).astype("f") for a, size in pairs]
-    got, state = jaxrnn.dynamic_rnn(cell, type(own)(*given), dtype=y.dtype)
+    got, state = dynamic_rnn(cell, type(own)(*given), dtype=y.dtype)
     assert_near((got.reshape(y.shape), state), (y, last), tolerance=1e-6)
 
 
@@ -128,7 +127,7 @@ def test_a_short_convolution_with_an_activation():
     x, weight = X.reshape(BATCH, DEPTH, TIME), weights("RNN")["W"].reshape(DEPTH, 1, 4)
     given = ["x", "weight"], {"x": x}, [from_array(weight, "weight")]
     cell, want = run_with_state("CausalConvWithState", *given, activation="swish")
-    got = jaxrnn.dynamic_rnn(cell, x.swapaxes(1, 2), dtype=x.dtype)
+    got = dynamic_rnn(cell, x.swapaxes(1, 2), dtype=x.dtype)
     assert_near(jax.tree.leaves(got), [y.swapaxes(1, 2) for y in want], tolerance=1e-6)
 
 
@@ -263,7 +262,6 @@ LARGE += [from_array(np.ones((2**13, 1), "f"), "column")]
 DOUBLED = " ".join(f"x{i + 1} = Concat<axis=0>(x{i}, x{i})" for i in range(12))
 MAKING = {
     "Expand": "f = Cast<to=1>(one) R = Expand(f, size)",
-    "MatMul": "row = Transpose(column) R = MatMul(column, row)",
     "Concat": f"x0 = Identity(column) {DOUBLED} R = Identity(x12)",
 }
 
@@ -327,15 +325,6 @@ def test_a_stack_is_nodes_that_read_each_other(name):
     if not is_stack:
         with pytest.raises(ValueError, match=r"^`onnx_nodes\(model\)\[1\]` must read"):
             load(model)
-
-
-def test_the_nodes_decide_on_directions():
-    """Nodes with one and with two directions are not one stack of cells."""
-    found = onnx_nodes(two_nodes(*BETWEEN["concat"][:2], of_top=1))
-    assert found[1]["reads"] == "low"
-    for both in (None, True, False):
-        with pytest.raises(ValueError, match=r"`layers\[1\]` must .*layers\[:1\]"):
-            from_onnx(found, bidirectional=both)
 
 
 STATES = [np.random.default_rng(2).normal(size=(1, 1, UNITS)).astype("f")] * 2

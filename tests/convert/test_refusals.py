@@ -70,6 +70,7 @@ CONV = {"op_type": "CausalConvWithState", "weight": np.ones((4, 1, 3))}
 MEMORY = {"op_type": "LinearAttention", "query": 8, "value": 8}
 MEMORY |= {"q_num_heads": 4, "kv_num_heads": 2}
 SUM, DELTA = (MEMORY | {"update_rule": rule} for rule in ("sum", "delta"))
+WIDER = convert.to_onnx_nodes(([bound(GRU, 4)],) * 2)
 THIRD = {name.replace("l1", "l2"): shape for name, shape in SECOND.items()}
 # The second layer does not read the outputs of the first.
 ALIKE = {f"layers_{i}": {"cell": convert.to_linen(bound(FREE))} for i in "01"}
@@ -90,6 +91,8 @@ ROWS = [
     (ValueError, "model['update_rule']", call("from_onnx", SUM)),
     (ValueError, "bidirectional", call("from_onnx", CONV, **BOTH)),
     (ValueError, "model[0]['W']", call("from_onnx", [CONV, CONV])),
+    # Nodes with one and with two directions are not one stack of cells.
+    (ValueError, "layers[1]", call("from_onnx", [*saved("onnx", GRU), *WIDER])),
     (ValueError, "variables", load("tf1", FULL, {}, at="a")),
     (ValueError, "activation", load("keras", RNN, {})),
     (ValueError, "activation", load("linen", RNN, {})),
