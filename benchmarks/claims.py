@@ -180,8 +180,8 @@ def losses(cases: Iterable[Measured]) -> str:
             units = min(case.row["case"]["units"] for case in lost)
             where = f"{library} on some layers from {units} units"
         least = _short(min(_ratios(library, lost)))
-        texts.append(f"to {where} (at worst {least})")
-    return f"jaxrnn loses {', and '.join(texts)}."
+        texts.append(f"than {where} (a ratio of {least} at worst)")
+    return f"jaxrnn is slower {', and '.join(texts)}."
 
 
 def without_native(cases: Iterable[Measured]) -> str:

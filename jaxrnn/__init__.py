@@ -7,17 +7,21 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> x = x.at[1, 2:].set(jnp.nan)                         # Row 1: two steps, then padding.
     >>> lengths = jnp.array([6, 2, 6])
     >>> first = jnp.zeros((3, 6), bool).at[2, 4].set(True)   # Row 2: an episode begins at step 4.
-    >>> cell = jaxrnn.GRUCell(16)                            # Flax's is CudnnCompatibleGRUCell.
+    >>> cell = jaxrnn.LSTMCell(16)
     >>> params = cell.init(jax.random.key(1), x[:, 0])
     >>> @jax.jit
-    ... @jax.value_and_grad
-    ... def loss(params, x, lengths, first):
-    ...     outputs, state = jaxrnn.dynamic_rnn(
-    ...         cell.bind(params), x, lengths, resets=first, dtype=x.dtype)
-    ...     return jnp.mean(state ** 2)                      # outputs [3, 6, 16], state [3, 16]
-    >>> value, gradients = loss(params, x, lengths, first)
+    ... def run(params, x, lengths=None, resets=None):
+    ...     return jaxrnn.dynamic_rnn(
+    ...         cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)
+    >>> def loss(params):
+    ...     outputs, state = run(params, x, lengths, first)  # [3, 6, 16] and (c, h), each [3, 16]
+    ...     return jnp.mean(state.h ** 2), outputs
+    >>> gradients, outputs = jax.grad(loss, has_aux=True)(params)
+    >>> alone, _ = run(params, x[2:, 4:])                    # The second episode of row 2.
     >>> print("NaN in gradients:", any(jnp.isnan(g).any() for g in jax.tree.leaves(gradients)))
     NaN in gradients: False
+    >>> print("Same as alone:", jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6))
+    Same as alone: True
 
 `help(jaxrnn.dynamic_rnn)` lists the arguments of `dynamic_rnn`. `import jaxrnn` is
 enough to use these modules; all but `jaxrnn.memory` are loaded on first use:
