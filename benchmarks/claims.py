@@ -175,13 +175,13 @@ def losses(cases: Iterable[Measured]) -> str:
             continue
         if library == BY_HAND:
             is_step = {case.pattern for case in lost} <= ONE_STEP
-            where = "hand-written loops" + " that run one step a call" * is_step
+            where = "hand-written loops" + " in which a call runs one step" * is_step
         else:
             units = min(case.row["case"]["units"] for case in lost)
             where = f"{library} on some layers from {units} units"
         least = _short(min(_ratios(library, lost)))
         texts.append(f"than {where} (a ratio of {least} at worst)")
-    return f"jaxrnn is slower {', and '.join(texts)}."
+    return f"In some cases, jaxrnn is slower {', and '.join(texts)}."
 
 
 def without_native(cases: Iterable[Measured]) -> str:

@@ -12,7 +12,7 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> @jax.jit
     ... def run(params, x, lengths=None, resets=None):
     ...     return jaxrnn.dynamic_rnn(
-    ...         cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)
+    ...         cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)  # dtype: of the zero state.
     >>> def loss(params):
     ...     outputs, state = run(params, x, lengths, first)  # [3, 6, 16] and (c, h), each [3, 16]
     ...     return jnp.mean(state.h ** 2), outputs

@@ -45,7 +45,7 @@ def document(page: str) -> str:
 def introduction() -> str:
     """What README.md says before its commands for a clone, with links from `docs/`."""
     text = (DOCS.parent / "README.md").read_text().partition("## In a clone")[0]
-    return re.sub(r"\]\((?![a-z]+:|docs/)", "](../", text).replace("](docs/", "](")
+    return re.sub(r"\]\((?![a-z]+:|docs/|#)", "](../", text).replace("](docs/", "](")
 
 
 def add_navigation(app: object, page: str, source: list[str]) -> None:

@@ -12,8 +12,8 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from benchmarks import claims
 
-SIZES = ("large", "small", "padded")
-MARKERS = dict(zip(SIZES, "os^", strict=True))
+LABELS = {"large": "large layers", "small": "small layers", "padded": "padded rows"}
+MARKERS = dict(zip(LABELS, "os^", strict=True))
 TICKS = (1, 1.5, 2, 3, 4, 6)
 
 
@@ -39,11 +39,11 @@ def draw_mode(axes: Axes, cases: list[claims.Measured]) -> None:
     """The medians of each program over the large, the small and the padded cases."""
     names = list(claims.CONTESTANTS)
     for y, name in enumerate(names):
-        for i, size in enumerate(SIZES):
+        for i, size in enumerate(LABELS):
             group = [case for case in cases if case.size == size]
             ratios = [ratio for case in group if (ratio := case.ratio(name))]
             if ratios:
-                label = f"{size} layers" if y == 0 else None
+                label = LABELS[size] if y == 0 else None
                 ratio = float(np.median(ratios))
                 axes.plot(ratio, y, MARKERS[size], color=f"C{i}", label=label, ms=8)
     axes.axvline(1, color=plt.rcParams["text.color"], linewidth=1)
