@@ -2,9 +2,9 @@
 
 Most of the cost of a recurrent cell is in `[inputs, h] @ kernel + bias`; the rest is
 element-wise. `AffineCell` describes a cell as a chain of stages, each a matrix product
-followed by an element-wise update. All such cells share the code that initializes and
-checks the parameters, and the code that hoists the matrix products with the inputs out
-of the loop.
+followed by an element-wise update. All affine cells share the code that initializes and
+checks parameters, and the code that computes the matrix products of the inputs for many
+steps at once, outside of the loop.
 """
 
 import abc
@@ -51,11 +51,11 @@ class Stage(Hyperparameters):
             `elementwise_specs` declares.
         operand_size: The size of the operand; 0 if the product reads only the inputs.
         columns: The size of z.
-        kernel: The initializer of the kernel; by default Glorot uniform.
-        bias: The initializer of the bias, by default zeros; None for a product without
-            a bias.
-        path: The path of keys to the dict that holds `kernel` and `bias`, joined by
-            slashes; None for the top level.
+        kernel: The initializer of the kernel. Default: Glorot uniform.
+        bias: The initializer of the bias. Default: zeros. If None, the product has no
+            bias.
+        path: The keys of the dict that holds `kernel` and `bias`, joined by slashes,
+            such as "gates". If None, both are at the top level of the parameters.
         takes_inputs: Whether the product also reads the inputs, concatenated before the
             operand. If the cell's `project_inputs` is False, z is instead the product
             with the operand plus the stage's own columns of the inputs.
@@ -113,19 +113,20 @@ class Stage(Hyperparameters):
 class AffineCell(SpecsCell[State]):
     """A cell defined by its `stages`, from which `init` and `apply` are derived.
 
-    The loops of affine cells run whole sequences, and compute their gradients in large
-    matrix products over many steps. If a function of the cell closes over traced
-    arrays, sequences are run by a slower scan over `apply` instead.
+    `dynamic_rnn` runs affine cells in a specialized loop, which computes weight
+    gradients in large matrix products over many steps. If a function of the cell closes
+    over traced arrays, `dynamic_rnn` falls back to a slower scan of `apply`.
 
     Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
     the part of the state that is multiplied must share one dtype. Other leaves of the
     state are only used element-wise, and may have a wider dtype; the element-wise
     operations then use the wider dtype.
 
-    If a class has the field `project_inputs` and it is False, the inputs are what a
-    layer before the cell has already multiplied: `[batch, columns]`, the columns of all
-    stages that take inputs, in their order. Such a stage adds its columns to z, and its
-    kernel has only the rows of the operand.
+    A class may have a field `project_inputs`. If the field is False, a layer before the
+    cell must multiply the inputs by the kernels. The inputs of the cell are then
+    `[batch, columns]`: the columns of all stages that take inputs, in the order of the
+    stages. Each of these stages adds its columns to z, and its kernel has only the rows
+    of the operand.
 
     Example:
         The minimal gated unit (arXiv:1603.09420), whose gate both forgets and resets.
@@ -169,7 +170,7 @@ class AffineCell(SpecsCell[State]):
         """The matrix products in order, each with the update that follows it."""
 
     def enter(self, state: PyTree) -> StageResult:
-        """The first stage's operand and carry, computed from the state before a step.
+        """Returns the first stage's operand and carry for the state before a step.
 
         By default, the state must be one array, which is both the operand and the
         carry. If the first stage has `operand_size=0`, the operand has no columns. A
@@ -179,9 +180,9 @@ class AffineCell(SpecsCell[State]):
             state: The state with the structure of `state_size`, leaves `[batch, ...]`.
 
         Returns:
-            The part of the state that the first stage multiplies, `[batch,
-            operand_size]`, and the carry for the update of this stage, any pytree; see
-            `Stage`.
+            `(operand, carry)`. The operand is the part of the state that the first
+            stage multiplies, `[batch, operand_size]`. The carry is any pytree, for the
+            update of this stage; see `Stage`.
         """
         return (state if self.stages[0].operand_size else state[:, :0]), state
 
@@ -190,7 +191,7 @@ class AffineCell(SpecsCell[State]):
         return {}
 
     def stage_params(self, params: Params) -> Params:
-        """`params` under the names that the stages expect; unchanged by default.
+        """Converts `params` to the names that the stages expect; by default a no-op.
 
         Override this method and `param_specs` for a cell that stores its parameters in
         another form, for example two kernels in one array, or a kernel that is
@@ -203,14 +204,14 @@ class AffineCell(SpecsCell[State]):
     def equations(self) -> Equations | None:
         """The standard equations of the cell; None by default.
 
-        They hold only for the class that defines this property, because a subclass may
-        have other updates. So a subclass must define the property again.
+        The native loops run cells with standard equations. A subclass must define this
+        property again, because it may have other updates.
         """
         return None
 
     def param_specs(self, depth: int) -> Specs:
         """Specs of all parameters for inputs of size `depth`, in creation order."""
-        fix = "One stage in parentheses needs a comma to be a tuple."
+        fix = "To write a tuple of one stage, put a comma after the stage."
         is_many = isinstance(self.stages, tuple | list)
         expect(is_many, "stages", "be a tuple of `Stage`s", self.stages, fix, TypeError)
         depth = depth if self.project_inputs else 0
@@ -275,7 +276,7 @@ class AffineCell(SpecsCell[State]):
         return z if added is None else z + added.astype(dtype)
 
     def added_inputs(self, k: int, inputs: Array) -> Array | None:
-        """The columns of the inputs that a stage adds to z, if it adds any.
+        """Returns the columns of the inputs that stage k adds to z, or None.
 
         Args:
             k: The number of the stage.
@@ -289,7 +290,9 @@ class AffineCell(SpecsCell[State]):
     def run_stages(
         self, product: Callable, params: Params, inputs: PyTree, state: PyTree
     ) -> tuple[PyTree, PyTree, list[Array]]:
-        """Runs one step, stage by stage: `(output, new_state)`, and z of each stage.
+        """Runs one step, stage by stage; returns `(output, new_state, zs)`.
+
+        `zs` is a list with the z of each stage.
 
         Args:
             product: `product(k, stage, inputs, operand, dtype)` computes z of stage k,
@@ -306,11 +309,11 @@ class AffineCell(SpecsCell[State]):
             for k, stage in enumerate(self.stages):
                 z = product(k, stage, inputs, operand, dtype)
                 updated = stage.update(elementwise, z, carry)
-                must = "return a pair: (operand, carry), or (output, new_state) if last"
+                must = "return (operand, carry); the last stage, (output, new_state)"
                 expect(is_list_of(updated, 2), f"stages[{k}].update", must, updated)
                 operand, carry = updated
                 zs.append(z)
-        output, new_state = operand, carry  # Of the last stage.
+        output, new_state = operand, carry  # From the last stage.
         return output, new_state, zs
 
 
@@ -328,6 +331,6 @@ def _merged(first: Mapping, second: Mapping) -> Specs:
         elif isinstance(value, Mapping) and isinstance(merged[key], Mapping):
             merged[key] = _merged(merged[key], value)
         else:
-            what = "parameters (see `path` of `Stage`)"
-            raise ValueError(f"{what} must have different names, got {key!r} twice.")
+            text = f"parameters must have different names, got {key!r} twice"
+            raise ValueError(f"{text}. Give each `Stage` its own `path`.")
     return merged

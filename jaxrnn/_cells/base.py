@@ -46,7 +46,7 @@ CellT = TypeVar("CellT", covariant=True)
 
 
 class Applies(Protocol[Output, State]):
-    """What gives a bound cell the types of its outputs and states: `cell.apply`."""
+    """A cell whose `apply` declares the types of a bound cell's outputs and states."""
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -57,7 +57,7 @@ class Applies(Protocol[Output, State]):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class BoundCell(Bound, Generic[CellT]):
-    """A cell with its parameters: a pytree that is called like a TensorFlow cell.
+    """A pytree that holds a cell and its parameters, called like a TensorFlow cell.
 
     The leaves are the parameters (and the key if there is one); the cell is static. You
     can therefore pass a bound cell to `jax.jit`, `jax.vmap` and `jax.tree.map` and, if
@@ -109,8 +109,8 @@ class BoundCell(Bound, Generic[CellT]):
     def shares_programs(self) -> bool:
         """Whether calls outside of jit with equal cells share compiled programs.
 
-        They do if the cell is built in, and each function in it, except initializers,
-        is a function of JAX or jaxrnn. Other functions may read what changes.
+        They do if the cell is built in and its functions, except initializers, come
+        from JAX or jaxrnn. Other functions may read variables that change.
         """
         return is_pytree_of_arrays(self) and fields.is_constant(self.cell)
 
@@ -119,11 +119,11 @@ class BoundCell(Bound, Generic[CellT]):
         return f"BoundCell({self.cell!r}, params={describe_leaves(self.params)}{key})"
 
     def at_step(self, t: Array) -> "BoundCell[CellT]":
-        """The cell with the random key that `dynamic_rnn` uses at step `t`.
+        """Returns the cell with the random key that `dynamic_rnn` uses at step `t`.
 
-        Call this cell, as in `cell.at_step(t)(inputs, state)`, to run step t alone with
-        the random numbers of a run over all steps. Do not pass this cell to
-        `dynamic_rnn`, which would count steps from 0.
+        Call `cell.at_step(t)(inputs, state)` to run step t alone with the random
+        numbers that a run over all steps draws at this step. Do not pass the returned
+        cell to `dynamic_rnn`, which would count its steps from 0.
 
         Raises:
             TypeError: If `t` is neither an integer nor an integer scalar array.
@@ -184,8 +184,8 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     and `output_size` (fields or properties), `init` and `apply`. For a row without
     steps, such as a row of length 0, the cell may be evaluated on inputs of zeros. The
     cell's results and derivatives must therefore be finite for zeros.
-    `jaxrnn.testing.check_cell` checks the properties that `dynamic_rnn` and the other
-    functions that run cells (the drivers) rely on.
+    `jaxrnn.testing.check_cell` tests whether a cell has the properties that
+    `dynamic_rnn` relies on.
 
     Attributes:
         state_size: The sizes of the state: an int, a `TensorShape`, or a nest of ints
@@ -193,14 +193,14 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
         output_size: The sizes of the output, in the same form as `state_size`.
 
     Other Parameters:
-        name: In most built-in cells: the name of the step in profiles, by default the
-            name of the class.
-        dtype: In most built-in cells: the required dtype of parameters and inputs; None
-            for any dtype.
-        reuse: Accepted for compatibility with TensorFlow, and not used.
-        input_size: Accepted for compatibility with TensorFlow, and not used.
-        num_unit_shards: Accepted for compatibility with TensorFlow, and not used.
-        num_proj_shards: Accepted for compatibility with TensorFlow, and not used.
+        name: A field of most built-in cells: the name of the step in profiles. Default:
+            the name of the class.
+        dtype: A field of most built-in cells: the required dtype of parameters and
+            inputs. If None, the cell accepts every floating-point dtype.
+        reuse: Accepted for compatibility with TensorFlow, but ignored.
+        input_size: Accepted for compatibility with TensorFlow, but ignored.
+        num_unit_shards: Accepted for compatibility with TensorFlow, but ignored.
+        num_proj_shards: Accepted for compatibility with TensorFlow, but ignored.
 
     Example:
         All built-in cells run in the same way.
@@ -219,7 +219,7 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     """
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Rejects a class with a method that an inherited method bypasses."""
+        """Raises TypeError if the class overrides a method that is never called."""
         super().__init_subclass__(**options)
         for used, names in _BYPASSED_BY.items():
             check_overrides(cls, names, used, RNNCell, _FIX_OF_OVERRIDES)
@@ -241,10 +241,10 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
 
         For example, a cell may average the states of all rows, which are the agents of
         a scene. A custom cell whose rows interact should define `rows_interact = True`.
-        Drivers then scan the cell step by step. In finished and masked rows, the cell
-        reads zeros as inputs, and the state that the row keeps, as in TensorFlow. With
-        a `mask`, the rows remain at the same step, so the random keys also count masked
-        steps.
+        `dynamic_rnn` then scans the cell step by step. As in TensorFlow, each step
+        includes the finished and masked rows: the cell reads zeros as their inputs, and
+        the state that they keep. With a `mask`, all rows are at the same step, so the
+        numbering of random keys includes masked steps.
         """
         return False
 
@@ -275,11 +275,11 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     def start(self, params: Params, state: PyTree) -> PyTree:
         """Prepares the initial state for the first step; the default changes nothing.
 
-        A driver, such as `dynamic_rnn`, calls this method once per run if the state has
-        read-only parts; see `jaxrnn.extend.ReadOnly`. For example, an attention wrapper
-        computes the keys of its memory in this method. All steps keep the structure of
-        the result. A driver returns read-only parts exactly as the caller passed them,
-        so the final state of a run can start another run with other parameters.
+        `dynamic_rnn` calls this method once per run if the state has read-only parts;
+        see `jaxrnn.extend.ReadOnly`. For example, an attention wrapper computes the
+        keys of its memory in this method. Every step must keep the structure of the
+        returned state. The final state of `dynamic_rnn` holds the read-only parts as
+        the caller passed them, and can therefore start a run with other parameters.
 
         Args:
             params: Parameters as `init` returns them.
@@ -290,7 +290,8 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     def _check_values(self, inputs: PyTree) -> None:
         """Checks the values of the inputs of all steps; the default does nothing.
 
-        Drivers call this method before a run. Under `jit`, the inputs may be traced.
+        `dynamic_rnn` calls this method before a run. Under `jit`, the inputs may be
+        traced.
         """
         del inputs
 
@@ -316,10 +317,11 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
     def choose_loop(self, params: Params, run: Run) -> Choice:
         """Chooses the loop that runs all steps, before anything is traced.
 
-        By default, the loop of the cell's kind (`_run/loops.py`), and otherwise a scan
-        of `apply`. Override this method if the cell can run a sequence faster, and
-        return a `jaxrnn.extend.Choice` with a function `loop(params, run)`. Its results
-        and gradients must match a scan of `apply`.
+        The default is the loop that is registered for the class of the cell
+        (`_run/loops.py`) or, if there is none, a scan of `apply`. Override this method
+        if the cell can run a sequence faster, and return a `jaxrnn.extend.Choice` with
+        a function `loop(params, run)`. The results and gradients of this function must
+        match a scan of `apply`.
 
         Args:
             params: Parameters as `init` returns them; only types are read.
@@ -334,8 +336,8 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
             params: Parameters as `init` returns them, or loaded from a checkpoint with
                 the same names. JAX copies NumPy arrays to the device in each call;
                 `jax.device_put(params)` copies them once.
-            key: The random key of one run, for cells that draw random numbers. None
-                for a deterministic run.
+            key: The random key of one run, for cells that draw random numbers. If None,
+                the run is deterministic.
 
         Raises:
             TypeError: If `key` is not a random key, or a hyperparameter is not
@@ -383,8 +385,8 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
 
     starts_from_zeros = property(
         lambda self: False,
-        doc="Whether `zero_state` is known to be zeros, for which some loops are "
-        "faster; by default, False.",
+        doc="Whether `zero_state` always returns zeros, which makes some loops "
+        "faster. Default: False.",
     )
 
     def get_initial_state(
@@ -393,12 +395,14 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
         batch_size: int | None = None,
         dtype: DType | None = None,
     ) -> State:
-        """The zero state; a missing batch size or dtype is read from `inputs`.
+        """Returns the zero state for `inputs`, or for a batch size and a dtype.
 
         Args:
             inputs: One step of inputs, each leaf `[batch, ...]`, or None.
-            batch_size: The number of rows; optional with `inputs`, which it must match.
-            dtype: The state's dtype; optional with `inputs`, which it must match.
+            batch_size: The number of rows. With `inputs`, omit this argument or pass
+                the number of their rows.
+            dtype: The dtype of the state. With `inputs`, omit this argument or pass the
+                dtype of their first leaf.
 
         Raises:
             TypeError: If `batch_size` is not an integer.
@@ -421,8 +425,8 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
         return self.zero_state(batch_size, dtype)
 
 
-# A method that runs in place of the methods in the value: if a class inherits it, and
-# overrides only those, the override has no effect.
+# Maps a method to the methods that it replaces. If a class inherits the first method
+# and overrides only the others, the override has no effect.
 _BYPASSED_BY = {
     "choose_loop": ("apply", "step"),
     "apply": ("call", "__call__"),
@@ -432,8 +436,8 @@ _BYPASSED_BY = {
 
 _FIX_OF_OVERRIDES = (
     "Derive the class from `jaxrnn.RNNCell` instead, and define `init` and `apply`. "
-    "The class may be a wrapper, which holds another cell in a field and calls its "
-    "`init` and `apply`."
+    "To extend another cell, hold that cell in a field, and call its `init` and "
+    "`apply`."
 )
 
 
@@ -442,8 +446,8 @@ def check_overrides(
 ) -> None:
     """Raises TypeError if `cls` overrides one of `names`, but inherits `bypass`.
 
-    The method `bypass` runs in place of `names`. The class may inherit its default,
-    which the class `root` defines, and which calls `names`.
+    The method `bypass` replaces the methods `names`. The class `root` defines a default
+    of `bypass` that calls these methods, so `cls` may inherit this default.
     """
     mro = cls.__mro__
     owner = next(base for base in mro if any(name in vars(base) for name in names))
@@ -548,8 +552,8 @@ class SpecsCell(RNNCell[State]):
         must = f"have the dtype of the cell, {own}"
         fix = f"Cast the inputs, or create the cell with `dtype=jnp.{widest.dtype}`."
         expect(widest.dtype == own, "inputs", must, inputs, fix, error=TypeError)
-        # Inputs of another dtype than the parameters are a common mistake, so compare
-        # them before the state.
+        # Check the parameters before the state, because a common mistake is to pass
+        # inputs in another dtype than the parameters.
         note = "With `project_inputs=False`, the kernels have no rows for the inputs."
         is_added = not getattr(self, "project_inputs", True)
         with error_note(note) if is_added else contextlib.nullcontext():
@@ -558,9 +562,7 @@ class SpecsCell(RNNCell[State]):
 
 
 def param_dtype(cell: RNNCell, inputs: Shaped, dtype: DType) -> DType:
-    """The dtype of new parameters: `dtype`, `cell.dtype` or `inputs.dtype`.
-
-    The function uses the first of these three dtypes that is not None.
+    """Returns the first of `dtype`, `cell.dtype` and `inputs.dtype` that is not None.
 
     Raises:
         ValueError: If the dtype is not floating-point.
@@ -603,7 +605,7 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
 
 def as_batch_size(batch_size: AxisSize) -> AxisSize:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
-    fix = "Pass the number of rows of the inputs, such as `x.shape[0]`. Under jit, a "
-    fix += "number needs `static_argnames`."
+    fix = "Pass the number of rows of the inputs, such as `x.shape[0]`. If it is an "
+    fix += "argument of a function under jit, name the argument in `static_argnames`."
     check_given("batch_size", batch_size, fix)
     return as_axis_size("batch_size", batch_size, fix)

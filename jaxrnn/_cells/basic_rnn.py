@@ -21,11 +21,11 @@ class BasicRNNCell(AffineCell[Array]):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for tanh, the name of a Keras activation, or a function
-            defined at module level (JAX compiles again for each new lambda).
-        project_inputs: False for inputs `[batch, H]` that are added to the products
-            of the state, because a layer before the cell has multiplied them; then
-            `kernel` is `[H, H]`.
+        activation: The name of a Keras activation, or a function defined at module
+            level (JAX compiles again for each new lambda). Default: tanh.
+        project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
+            layer before the cell must do so: the cell adds its inputs `[batch, H]` to
+            the product of h, and `kernel` is `[H, H]`.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -1,4 +1,4 @@
-"""`ComposedCell`: one function computes a step, and all steps, with inner cells."""
+"""`ComposedCell`, whose method `compose` computes one or all steps with inner cells."""
 
 import abc
 import itertools
@@ -13,9 +13,9 @@ from .base import RNNCell
 class ComposedCell(RNNCell[State]):
     """A cell that computes its outputs with the outputs of inner cells.
 
-    `compose` describes one step and all steps alike. In `apply`, it runs the inner
-    cells for one step. In a driver, it runs the inner cells' own loops over all steps,
-    so the cell is as fast as the inner cells.
+    The same method `compose` computes one step or all steps. In `apply`, `compose` runs
+    the inner cells for one step. In `dynamic_rnn`, `compose` runs the inner cells' own
+    loops over all steps, so the cell is as fast as its inner cells.
     """
 
     inner: Any
@@ -24,8 +24,10 @@ class ComposedCell(RNNCell[State]):
     checked_step: Callable[..., tuple[PyTree, PyTree]]
     """`checked_step(params, inputs, state, key)` returns the inputs and the state."""
 
-    # Whether `compose` computes anything with the inputs, and with the inner cells'
-    # outputs, other than slices and concatenations. If so, padding becomes zeros.
+    # Set `maps_inputs` to False if `compose` only slices and concatenates the inputs.
+    # Set `maps_outputs` to False if `compose` only slices and concatenates the outputs
+    # of the inner cells. If True, the loops set padding of the inputs, or of the
+    # outputs, to zeros.
     maps_inputs = True
     maps_outputs = True
 
@@ -35,8 +37,8 @@ class ComposedCell(RNNCell[State]):
 
         Args:
             run_next: `run_next(params, inputs) -> outputs` runs the next of
-                `inner_cells`, with the next part of the state. A third argument, an
-                int, is folded into the random key.
+                `inner_cells`, with the next state that `split_state` returned. An
+                optional third argument, an int, is folded into the random key.
             params: The parameters of this cell.
             inputs: One step `[batch, depth]`, or all steps, with one more leading axis.
         """
@@ -51,7 +53,7 @@ class ComposedCell(RNNCell[State]):
         return [state]
 
     def join_states(self, states: list[PyTree]) -> PyTree:
-        """The state that `split_state` divides into `states`."""
+        """Joins the states of the inner cells; the inverse of `split_state`."""
         return states[0]
 
     def apply(

@@ -1,4 +1,4 @@
-"""The standard equations of cells, which loops outside of XLA know by name."""
+"""The standard equations of cells, which the native loops know by name."""
 
 import dataclasses
 
@@ -15,12 +15,12 @@ class Equations:
         kind: "lstm", "gru" (which resets the state before the matrix product),
             "cudnn_gru" (which resets the state after the matrix product) or "rnn".
         activation: The activation of the candidate, or of j and c in an LSTM.
-        forget_bias: In an LSTM, what a step adds to f.
+        forget_bias: In an LSTM, the number that each step adds to f.
         has_norms: Whether an LSTM normalizes its gates and c.
         has_peepholes: Whether the gates of an LSTM read c.
         has_projection: Whether an LSTM projects h.
-        cell_clip: The bound on the magnitude of c, or None.
-        proj_clip: The bound on the magnitude of a projected h, or None.
+        cell_clip: The largest magnitude of c; None if c is not clipped.
+        proj_clip: The largest magnitude of a projected h; None if h is not clipped.
     """
 
     kind: str

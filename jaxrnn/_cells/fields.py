@@ -1,4 +1,4 @@
-"""Hyperparameters: dataclasses whose fields declare how their values are checked.
+"""Base class and fields of hyperparameters; each field checks its value.
 
     @fields.dataclass
     class LeakyCell(AffineCell):
@@ -6,8 +6,8 @@
         leak: float = fields.number(0.1, low=0, high=1)
 
 When an object is created, the base class `Hyperparameters` runs the checks in the order
-of the fields and stores the values that the checks return. A class with a check of
-several fields defines `__post_init__`, which calls `super().__post_init__()` first.
+of the fields, and stores the values that the checks return. To check several fields
+together, a class defines `__post_init__`, and calls `super().__post_init__()` first.
 Objects are compared, shown and pickled by value.
 """
 
@@ -49,21 +49,25 @@ Unused: TypeAlias = Any
 """The value of an argument that has no effect."""
 
 
-# For the functions in `field_specifiers` below, type checkers read the argument
-# `default=` to find out whether a field has a default. The other functions of
-# this file, such as `number`, give every field a default. Each function declares the
-# type of the field's value, as `dataclasses.field` does.
+# Each function below returns a field, but is annotated with the type of the field's
+# value, as `dataclasses.field` is. Fields of the functions in `field_specifiers` have a
+# default only if the call has `default=`, which type checkers read. Fields of the other
+# functions, such as `number`, always have a default.
 def checked(check: Check, *, default: object = dataclasses.MISSING) -> Any:
-    """A field with `check`; if `default` is None, None is accepted unchecked."""
+    """Declares a field that stores the value that `check(name, value)` returns.
+
+    If `default` is None, the field also accepts None, without a check.
+    """
     if default is None:
         check = optional(check)
     return dataclasses.field(default=default, metadata={"check": check})
 
 
 def size(*, default: Any = dataclasses.MISSING) -> int:
-    """An integer of at least 0; as in TensorFlow, a cell may have no units.
+    """Declares a field for a size, an integer of at least 0.
 
-    Without `default`, the field is a required argument.
+    As in TensorFlow, a cell may have 0 units. Without `default`, the field is a
+    required argument.
     """
     return count(default=default, least=0)
 
@@ -75,39 +79,41 @@ def count(
     most: int = arguments.INT32_MAX,
     fix: str = "",
 ) -> int:
-    """An integer in `[least, most]`; `fix` says what to do about other values.
+    """Declares a field for an integer in `[least, most]`.
 
-    Without `default`, the field is a required argument.
+    `fix` ends the message about other values. Without `default`, the field is a
+    required argument.
     """
     check = functools.partial(arguments.as_count, least=least, most=most, fix=fix)
     return checked(check, default=default)
 
 
 def fix_of_size(value: object) -> str:
-    """What to do about a value that may be the size of the inputs, for messages.
+    """Returns advice if an int is in the place of a field of another type, else "".
 
-    PyTorch's `LSTM(8, 16)` takes the sizes of the inputs and of the state.
+    Users of PyTorch's `LSTM(8, 16)` pass the size of the inputs and the size of the
+    state. jaxrnn's cells would take the second number for another field.
     """
     is_size = type(value) is int and value > 1
-    text = "A cell takes no size of the inputs: `init` reads it from the inputs."
+    text = "Omit the size of the inputs, which `init` reads from the inputs."
     return text if is_size else ""
 
 
 def function(*, default: object = dataclasses.MISSING) -> Any:
-    """A function."""
+    """Declares a field for a function."""
     return checked(check_function, default=default)
 
 
 def number(
     default: float | None, low: float = -math.inf, high: float = math.inf
 ) -> float:
-    """A number in `[low, high]`, by default `default`."""
+    """Declares a field for a number in `[low, high]`, stored as a float."""
     check = functools.partial(check_number, low=low, high=high)
     return checked(check, default=default)
 
 
 def flag(default: bool) -> bool:
-    """True or False, by default `default`."""
+    """Declares a field for a bool."""
 
     def check(name: str, value: Any) -> bool:
         return arguments.as_bool(name, value, fix_of_size(value))
@@ -118,9 +124,10 @@ def flag(default: bool) -> bool:
 def activation(
     default: Activation | str | None = None, none: Activation | str = jnp.tanh
 ) -> Any:
-    """A function or the name of a Keras activation, by default `default`.
+    """Declares a field for an activation, stored as a function.
 
-    `none` replaces None.
+    The value may be a function, the name of a Keras activation or None, which selects
+    the activation `none`.
     """
 
     def check(name: str, value: Any) -> Activation:
@@ -130,7 +137,7 @@ def activation(
 
 
 def initializer() -> Initializer | None:
-    """A function `(key, shape, dtype)`, by default None."""
+    """Declares a field for an initializer `(key, shape, dtype) -> array`, or None."""
     what = "a function (key, shape, dtype) or None"
 
     def check(name: str, value: Any) -> Initializer:
@@ -141,7 +148,10 @@ def initializer() -> Initializer | None:
 
 
 def sizes(*, default: object = dataclasses.MISSING) -> Size:
-    """The sizes of a state, an output or inputs: a nest of ints and shapes."""
+    """Declares a field for the sizes of a state, an output or inputs.
+
+    The value is a nest of ints and shapes.
+    """
 
     def check(name: str, value: Size) -> Size:
         size_shapes(value, name)
@@ -152,19 +162,19 @@ def sizes(*, default: object = dataclasses.MISSING) -> Size:
 
 
 def name(default: str | None = None) -> str | None:
-    """The name of a step in profiles, or None; by default `default`."""
+    """Declares a field for the name of a step in profiles, or None."""
     what = "a string or None"
     check = functools.partial(check_instance, kinds=str | None, what=what)
     return checked(check, default=default)
 
 
 def dtype() -> DType | None:
-    """A floating-point dtype, by default None."""
+    """Declares a field for a floating-point dtype, or None."""
     return checked(as_floating, default=None)
 
 
 def unused() -> Unused:
-    """A TensorFlow argument that has no effect and is ignored in comparisons."""
+    """Declares a TensorFlow argument that has no effect, also not in comparisons."""
     return dataclasses.field(default=None, compare=False)
 
 
@@ -198,10 +208,10 @@ def check_number(
     fix = "Pass a Python number."
     if is_traced(value):
         fix = (
-            "Pass a Python number, and create a cell for each number, outside of "
-            "`vmap` and `jit`. Put traced values into the parameters; for "
-            "`forget_bias`, pass 0 and add the number to the bias of the forget gate. "
-            "To turn dropout off, bind the cell without a key."
+            "Create the cell from a Python number, outside of `vmap` and `jit`. A "
+            "traced value belongs in the parameters; for example, pass "
+            "`forget_bias=0`, and add the value to the bias of the forget gate. To "
+            "turn dropout off, bind the cell without a key."
         )
     expect(is_scalar or is_real, name, "be a number", value, fix, error=TypeError)
     number = float(value)
@@ -289,7 +299,7 @@ def resolve_activation(
 
 
 def run_checks(values: Any, assign: Callable[[Any, str, Any], None]) -> None:
-    """Assigns to each field of a dataclass what its check returns."""
+    """Checks each field of a dataclass; assigns the value that the check returns."""
     for field in dataclasses.fields(values):
         if check := field.metadata.get("check"):
             value = getattr(values, field.name)
@@ -300,13 +310,14 @@ def run_checks(values: Any, assign: Callable[[Any, str, Any], None]) -> None:
 class Hyperparameters:
     """A dataclass compared by class and value, as static arguments of jit must be.
 
-    A subclass need not be a dataclass: the attributes that it sets are compared too.
+    A subclass need not be a dataclass: all attributes of an object are compared.
     """
 
     def __new__(cls, *args: object, **kwargs: object) -> Self:
         """Raises TypeError if a subclass declares fields, but is not a dataclass."""
         for each in cls.__mro__:
-            # The decorator replaces these objects.
+            # The decorator replaces `Field` objects, so a class that still has one was
+            # not decorated.
             if any(isinstance(x, dataclasses.Field) for x in vars(each).values()):
                 name = each.__name__
                 raise TypeError(f"{name} declares fields. Add `@fields.dataclass`.")
@@ -346,9 +357,10 @@ class Hyperparameters:
         def __getattr__(self, name: str) -> NoReturn:
             """Raises TypeError for `weak_type`, an attribute of arrays.
 
-            `jax.jit` takes an object with a `dtype` for an array, reads whether its
-            type is weak, and replaces the object with a tracer, which has no `bind`. A
-            TypeError makes `jax.jit` name the argument and `static_argnames`.
+            `jax.jit` treats an object with a `dtype` as an array: it reads `weak_type`,
+            and replaces the object with a tracer, which has no `bind`. If reading
+            `weak_type` raises a TypeError, the error of `jax.jit` names the argument,
+            and suggests `static_argnames`.
             """
             if name == "weak_type":
                 text = "Bind the cell, or name the argument in `static_argnames`."
@@ -363,9 +375,9 @@ class Hyperparameters:
         memo[id(self)] = twin
         return twin
 
-    # A pickle stores a pair (name, None) for a Keras activation, because pickle cannot
-    # find JAX's wrapped functions, and functions of a private module may move; and a
-    # pair (None, value) for any other value.
+    # A pickle stores `(name, None)` for a Keras activation, and `(None, value)` for any
+    # other value. Activations are stored by name because pickle cannot find JAX's
+    # wrapped functions, and because functions of this private module may move.
     def __getstate__(self) -> dict[str, tuple]:
         names = {id(function): name for name, function in ACTIVATIONS.items()}
         named = {field: names.get(id(value)) for field, value in vars(self).items()}
@@ -392,20 +404,21 @@ class Hyperparameters:
 
 
 def as_typed(tree: PyTree) -> tuple:
-    """A hashable tree that distinguishes tuples from named tuples, and 1 from True.
+    """Returns a hashable form of `tree` that compares types as well as values.
 
-    Also -0.0 from 0.0: programs in which they are constants differ. NaN equals NaN.
+    A tuple differs from a named tuple, 1 from True, and -0.0 from 0.0, because programs
+    with these constants may differ. NaN equals NaN.
     """
     leaves, treedef = jax.tree.flatten(tree, is_leaf=lambda x: x is None)
     return treedef, tuple(zip(map(type, leaves), map(_as_value, leaves), strict=True))
 
 
 def _as_value(leaf: Any) -> Any:
-    """The leaf; for a closure of JAX, such as an initializer, what it consists of.
+    """Returns the leaf or, for a closure of JAX, its code and the values that it reads.
 
     `jax.nn.initializers.glorot_uniform()` returns a new function in each call. Cells
     with two such functions must be equal, because equal cells share programs. A closure
-    of the user is compared by identity, because it may read what changes.
+    of the user is compared by identity, because the variables that it reads may change.
     """
     if isinstance(leaf, float | complex | np.floating):
         return repr(leaf)
@@ -428,9 +441,8 @@ _CONSTANTS |= {np.float32, np.float64}
 def is_constant(value: object) -> bool:
     """Whether a value can never change, so that equal cells may share a program.
 
-    Objects of other classes than built-in cells may change. So may functions of other
-    modules than those of JAX, NumPy and this package: they may read globals or a
-    closure.
+    Only built-in cells and the functions of JAX, NumPy and this package are constant.
+    Other objects may change, and other functions may read globals or a closure.
     """
     # An object of a subclass, such as a float with attributes, may change.
     if type(value) in _CONSTANTS or isinstance(value, np.dtype):
@@ -447,7 +459,7 @@ def is_constant(value: object) -> bool:
 
 
 def _is_built_in(value: object) -> bool:
-    """Whether a module of JAX, NumPy or this package holds the class or function."""
+    """Whether the class or function is a global of JAX, NumPy or this package."""
     name = getattr(value, "__qualname__", "")
     module = getattr(value, "__module__", None) or ""
     is_own = module.partition(".")[0] in ("jax", "numpy", __name__.partition(".")[0])

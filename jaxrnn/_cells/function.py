@@ -31,15 +31,16 @@ class FunctionCell(RNNCell[State], Generic[Output, State]):
             defined at module level (JAX compiles again for each new lambda). Pass the
             arrays that `fn` needs in `params`, for example
             `cell.bind({..., "memory": m})`. Outside jit, `fn` is compiled on every
-            call, because it may read what has changed. If `fn` reads `self` of an
-            `nnx.Module`, create the cell in `__call__`. A cell created in `__init__`
-            reads the original module while nnx differentiates a copy, so all gradients
-            are zero.
+            call, because the variables that `fn` reads may have changed. If `fn` reads
+            `self` of an `nnx.Module`, create the cell in `__call__`. A cell created in
+            `__init__` reads the original module while nnx differentiates a copy, so all
+            gradients are zero.
         state_size: The sizes of the state: an int, a `TensorShape` or a nest of ints
             and shapes.
         output_size: The sizes of the output, in the same form as `state_size`.
         init_fn: `init_fn(key, inputs, dtype) -> params`, which returns one array or
-            nested dicts, lists or tuples of arrays; None for no parameters.
+            nested dicts, lists or tuples of arrays. If None, the cell has no
+            parameters.
         is_random: Whether `fn` draws random numbers from its key; None if unknown. See
             `RNNCell.is_random`.
         rows_interact: Whether a row's results depend on other rows of the batch. See
@@ -78,7 +79,7 @@ class FunctionCell(RNNCell[State], Generic[Output, State]):
         super().__post_init__()
         try:
             signature = inspect.signature(self.fn)
-        except ValueError:  # Some functions of C have no signature.
+        except ValueError:  # Some functions written in C have no signature.
             return
         takes_key = _accepts(signature, None, None, None, key=None)
         is_step = takes_key or not any(_accepts(signature, *[None] * n) for n in (3, 4))
@@ -98,18 +99,18 @@ class FunctionCell(RNNCell[State], Generic[Output, State]):
         is_random: bool | None = None,
         rows_interact: bool = False,
     ) -> "FunctionCell[NewOutput, NewState]":
-        """A cell whose sizes are those of `state` and of the output of `fn`.
+        """Creates a cell with the sizes of `state` and of the output of `fn`.
 
-        `fn` is traced for one step, and not run.
+        To find the size of the output, `fn` is traced for one step, but not run.
 
         Args:
             fn: See `FunctionCell`.
-            inputs: One step of inputs, each leaf `[batch, ...]`. Only shapes and dtypes
-                are read, also of `state` and `params`, so `jax.ShapeDtypeStruct`s are
-                accepted.
+            inputs: One step of inputs, each leaf `[batch, ...]`. Only the shapes and
+                dtypes of `inputs`, `state` and `params` are read, so
+                `jax.ShapeDtypeStruct`s are accepted.
             state: A state, each leaf `[batch, ...]`.
             init_fn: See `FunctionCell`.
-            params: Parameters for `fn`; None for the parameters that `init_fn` returns
+            params: Parameters for `fn`. Default: the parameters that `init_fn` returns
                 with `dtype=None`.
             is_random: See `FunctionCell`.
             rows_interact: See `FunctionCell`.
@@ -165,8 +166,8 @@ class FunctionCell(RNNCell[State], Generic[Output, State]):
 
 
 def size_of(name: str, leaf: Shaped) -> int | TensorShape:
-    """The size of an array `[batch, ...]`, an int for a vector."""
-    fix = "A nest holds only arrays: leave None out, or use an array [batch, 0]."
+    """Returns the size of an array `[batch, ...]`, an int if each row is a vector."""
+    fix = "In the nest, leave None out, or use an array [batch, 0] instead."
     expect(leaf is not None, name, "be an array", leaf, fix)
     check_rank(name, leaf, 1, "[batch, ...]")
     return leaf.shape[1] if len(leaf.shape) == 2 else TensorShape(leaf.shape[1:])

@@ -30,14 +30,14 @@ class GRUCell(AffineCell[Array]):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        kernel_initializer: For both kernels; None for Glorot uniform.
-        bias_initializer: For both biases; None for ones in the gates and zeros in the
-            candidate, unless `kernel_initializer` also draws biases, as
+        activation: A function or the name of a Keras activation. Default: tanh.
+        kernel_initializer: Initializes both kernels. Default: Glorot uniform.
+        bias_initializer: Initializes both biases. Default: ones in the gates and zeros
+            in the candidate, unless `kernel_initializer` also draws biases, as
             `lecun_orthogonal` does.
-        project_inputs: False for inputs `[batch, 3H]` that are added to the products
-            of the state, because a layer before the cell has multiplied them; then
-            both kernels have `H` rows.
+        project_inputs: Whether the cell multiplies the inputs by its kernels. If False,
+            a layer before the cell must do so: the cell adds its inputs `[batch, 3H]`
+            to the products of h and r * h, and both kernels have only `H` rows.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -67,7 +67,7 @@ class GRUCell(AffineCell[Array]):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stages: the gates, then the candidate, which reads the reset state."""
+        """Two stages: the gates, then the candidate, which multiplies `r * h`."""
         n = self.num_units
         kernel, bias = kernel_and_bias(self)
         _, ones_bias = kernel_and_bias(self, bias=ones)
@@ -77,7 +77,7 @@ class GRUCell(AffineCell[Array]):
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> StageResult:
-        # One call for both gates, which XLA for CPUs vectorizes.
+        # Apply the activation to both gates in one call, which XLA for CPUs vectorizes.
         r, u = jnp.split(self._gate_activation(z), 2, axis=-1)
         return r * state, (u, state)
 
@@ -110,14 +110,15 @@ class CudnnCompatibleGRUCell(AffineCell[Array]):
 
     Attributes:
         num_units: `H`, at least 0.
-        kernel_initializer: For all kernels; None for Glorot uniform.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        bias_initializer: For all biases; None for ones in the gates and zeros in the
-            candidate, unless `kernel_initializer` also draws biases, as
+        kernel_initializer: Initializes all kernels. Default: Glorot uniform.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        bias_initializer: Initializes all biases. Default: ones in the gates and zeros
+            in the candidate, unless `kernel_initializer` also draws biases, as
             `lecun_orthogonal` does.
-        project_inputs: False for inputs `[batch, 3H]` that are added to the products
-            of the state, because a layer before the cell has multiplied them; then
-            `gates/kernel` has `H` rows and the kernel of the inputs 0.
+        project_inputs: Whether the cell multiplies the inputs by its kernels. If False,
+            a layer before the cell must do so: the cell adds its inputs `[batch, 3H]`
+            to the gates and to `input_projection/bias`. `gates/kernel` then has `H`
+            rows, and `input_projection/kernel` has none.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -147,7 +148,7 @@ class CudnnCompatibleGRUCell(AffineCell[Array]):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The gates, then the candidate's matrix products with inputs and state."""
+        """Three stages: the gates, then the candidate's products of inputs and of h."""
         n = self.num_units
         kernel, bias = kernel_and_bias(self)
         _, ones_bias = kernel_and_bias(self, bias=ones)
@@ -159,7 +160,7 @@ class CudnnCompatibleGRUCell(AffineCell[Array]):
         )
 
     def _gates(self, params: Params, z: Array, state: Array) -> StageResult:
-        # One call for both gates, which XLA for CPUs vectorizes.
+        # Apply the activation to both gates in one call, which XLA for CPUs vectorizes.
         r, u = jnp.split(self._gate_activation(z), 2, axis=-1)
         no_operand = state[:, :0]  # The next matrix product reads only the inputs.
         return no_operand, (r, u, state)

@@ -35,13 +35,13 @@ class LayerNormGRUCell(AffineCell[Array]):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        kernel_initializer: For the kernel; None for Glorot uniform.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        kernel_initializer: Initializes the kernel. Default: Glorot uniform.
         norm_per_gate: Whether r, c and u are normalized separately, each by the mean
             and the variance of its H numbers.
-        norm_epsilon: The number that is added to the variance. The default is Keras's;
-            PyTorch's is 1e-5.
-        update_bias: The number that is added to the update gate. With -1, the state
+        norm_epsilon: A number that is added to the variance. Keras also defaults to
+            1e-3, PyTorch to 1e-5.
+        update_bias: A number that is added to u before the sigmoid. With -1, the state
             initially changes slowly.
 
     Raises:

@@ -20,9 +20,10 @@ from .params import ParamSpec, bias_initializer, glorot_uniform, zeros
 class LSTMStateTuple(NamedTuple, Generic[Leaf]):
     """The state of an LSTM: the cell state `c`, then the output `h`.
 
-    Where a plain pair may replace this tuple, the pair is read as `(c, h)`, with a
-    warning. Convert PyTorch's pair with `LSTMStateTuple(h=pair[0], c=pair[1])`. Any
-    named tuple with the fields `c` and `h`, such as TensorFlow's, may replace this one.
+    Functions that also accept a plain pair read the pair as `(c, h)`, and warn.
+    PyTorch's pairs are `(h, c)`; convert them with
+    `LSTMStateTuple(h=pair[0], c=pair[1])`. Other named tuples with the fields `c` and
+    `h`, such as TensorFlow's, are accepted like this one.
 
     Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
     """
@@ -46,16 +47,16 @@ class LSTMStateTuple(NamedTuple, Generic[Leaf]):
 
 
 def add_peephole(params: Params, name: str, z: Array, c: Array) -> Array:
-    """`z + params[name] * c`, or z if `params` has no such peephole."""
+    """Returns `z + params[name] * c`, or z if `params` has no peephole `name`."""
     if name not in params:
         return z
     return z + params[name].astype(c.dtype)[None, :] * c
 
 
 class LSTM(AffineCell[LSTMStateTuple[Array]]):
-    """The base class of LSTMs: their sizes, their states and the optional projection.
+    """The base class of LSTMs, with their sizes, states and optional projection.
 
-    A subclass passes the update of its gates to `_gate_stages`. The update ends with
+    A subclass passes the update of its gates to `_gate_stages`. The update returns
     `_emit(c', m, state)`. Without a projection, `h' = m`; otherwise,
     `h' = clip(m projection/kernel, -proj_clip, proj_clip)`.
     """
@@ -69,13 +70,13 @@ class LSTM(AffineCell[LSTMStateTuple[Array]]):
 
     @property
     def state_size(self) -> Size:
-        """The sizes of c and h; their sum for one array `[c, h]`."""
+        """The sizes of c and h; if `state_is_tuple` is False, their sum."""
         sizes = LSTMStateTuple(self.num_units, self.output_size)
         return sizes if self.state_is_tuple else sum(sizes)
 
     @property
     def output_size(self) -> int:
-        """The size of h, which is `num_proj` if it is given, otherwise `num_units`."""
+        """The size of h: `num_proj`, or `num_units` if there is no projection."""
         return self.num_units if self.num_proj is None else self.num_proj
 
     def _gate_stages(
@@ -112,14 +113,14 @@ class LSTM(AffineCell[LSTMStateTuple[Array]]):
         return gates, project
 
     def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """Returns h as the operand, if a product reads it, and the state."""
+        """Returns h, or `[batch, 0]` if no product reads h, and the state."""
         if not isinstance(state, tuple | list):
             state = jnp.split(state, [self.num_units], axis=-1)
         state = LSTMStateTuple(*state)
         return super().enter(state.h)[0], state
 
     def _emit(self, c: Array, m: Array, state: LSTMStateTuple) -> StageResult:
-        """The result of the gates: the output and the new state, or m to project."""
+        """Returns `(h', new_state)` or, before a projection, `(m, carry)`."""
         m = m.astype(state.h.dtype)
         if self.num_proj is None:
             return m, self._new_state(c, m)
@@ -153,12 +154,13 @@ class BasicLSTMCell(LSTM):
 
     Attributes:
         num_units: `H`, at least 0.
-        forget_bias: Added to f at each step; not stored in the bias.
-        state_is_tuple: False for a state `[batch, 2H]` that holds `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        project_inputs: False for inputs `[batch, 4H]` that are added to the products
-            of the state, because a layer before the cell has multiplied them; then
-            `kernel` is `[H, 4H]`.
+        forget_bias: A number that each step adds to f; not stored in the bias.
+        state_is_tuple: Whether the state is an `LSTMStateTuple`. If False, the state is
+            one array `[batch, 2H]`, c and h concatenated.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
+            layer before the cell must do so: the cell adds its inputs `[batch, 4H]` to
+            the product of h, and `kernel` is `[H, 4H]`.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -224,19 +226,20 @@ class LSTMCell(LSTM):
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
-        initializer: For kernels and peepholes; None for Glorot uniform. The bias is
-            initialized to zeros unless `initializer` is an `initializers.by_part` with
-            a `bias`.
-        num_proj: `P`; None for no projection.
-        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
-            for no bound.
-        forget_bias: Added to f at each step; not stored in the bias.
-        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        project_inputs: False for inputs `[batch, 4H]` that are added to the products
-            of the state, because a layer before the cell has multiplied them; then
-            `kernel` is `[P, 4H]`.
+        cell_clip: The largest magnitude of c', at least 0. If None, c' is not clipped.
+        initializer: Initializes kernels and peepholes. Default: Glorot uniform. The
+            bias is initially zeros, unless `initializer` is an `initializers.by_part`
+            with a `bias`.
+        num_proj: `P`, the size of h after a projection. If None, h is not projected.
+        proj_clip: The largest magnitude of h' after a projection, at least 0. If None,
+            h' is not clipped.
+        forget_bias: A number that each step adds to f; not stored in the bias.
+        state_is_tuple: Whether the state is an `LSTMStateTuple`. If False, the state is
+            one array `[batch, H + P]`, c and h concatenated.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
+            layer before the cell must do so: the cell adds its inputs `[batch, 4H]` to
+            the product of h, and `kernel` is `[P, 4H]`.
 
     Raises:
         TypeError: If a field has the wrong type.

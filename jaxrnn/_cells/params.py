@@ -17,10 +17,10 @@ from . import fields
 
 
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """`U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
+    """Draws from `U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
 
-    For a vector, both fans equal its size. `jax.nn.initializers` does not accept
-    vectors. `glorot_uniform(key, shape, dtype)` draws an array of this shape and dtype.
+    Unlike the initializer in `jax.nn.initializers`, this function accepts vectors. The
+    size of a vector counts as `fan_in` and as `fan_out`.
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """
@@ -36,10 +36,10 @@ class ParamSpec:
         shape: The shape.
         initializer: `initializer(key, shape, dtype) -> array`, for example from
             `jax.nn.initializers` or `jaxrnn.initializers`.
-        input_rows: The number of leading rows of a kernel that multiply the inputs;
-            None if not specified. `jaxrnn.initializers.by_part` requires this number
-            for kernels.
-        blocks: The number of equal blocks of columns; see `Stage`.
+        input_rows: The number of leading rows of a kernel that multiply the inputs, or
+            None. `jaxrnn.initializers.by_part` requires this number for kernels.
+        blocks: The number of equal blocks of columns, such as 4 for the gates of an
+            LSTM; see `Stage`.
 
     Raises:
         TypeError: If `shape` is not a tuple of integers, or `initializer` is not a
@@ -65,12 +65,13 @@ Specs: TypeAlias = dict[str, Any]
 
 @fields.dataclass
 class PartInitializer(fields.Hyperparameters):
-    """An initializer that depends on how inputs and gates divide a parameter.
+    """An initializer that receives a `ParamSpec`, with the rows and blocks of a kernel.
 
     Attributes:
-        function: `function(key, spec, dtype, *args) -> array`, defined in a module.
+        function: `function(key, spec, dtype, *args) -> array`, defined at module level.
         args: The other arguments of `function`.
-        bias: The initializer of the biases of a cell whose kernels this one draws.
+        bias: If the initializer draws the kernels of a cell, the initializer of the
+            cell's biases. If None, the biases are drawn as usual.
     """
 
     function: Callable[..., Array]
@@ -95,7 +96,7 @@ def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> A
 
 
 def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
-    """The `bias` of a `by_part` initializer `kernel` or, failing that, `default`."""
+    """Returns the `bias` of `kernel` if it is a `by_part` with one, else `default`."""
     return (kernel.bias if isinstance(kernel, PartInitializer) else None) or default
 
 
@@ -108,7 +109,7 @@ def kernel_and_bias(
 
 
 def check_is_units(cell: Any, depth: int) -> None:
-    """Raises ValueError unless the inputs have as many features as the cell units."""
+    """Raises ValueError unless the depth of the inputs is `cell.num_units`."""
     must = f"have depth `num_units` ({cell.num_units})"
     fix = "To project the inputs, use `jaxrnn.contrib.InputProjectionWrapper`."
     expect(depth == cell.num_units, "inputs", must, depth, fix)
@@ -123,7 +124,7 @@ def input_specs(
     kernel: Initializer = glorot_uniform,
     bias: Initializer = zeros,
 ) -> Specs:
-    """Specs of a `kernel` `[depth, columns]`, which only inputs read, and a `bias`."""
+    """Returns specs of a `kernel` `[depth, columns]` of the inputs, and a `bias`."""
     kernel, bias = kernel_and_bias(cell, kernel, bias)
     return {
         "kernel": ParamSpec((depth, columns), kernel, depth, blocks),
@@ -179,9 +180,9 @@ def make_params(specs: Specs, key: Key, dtype: DType) -> Params:
 
 
 def affine_specs(rows: int, columns: int, make: Initializer = glorot_uniform) -> Specs:
-    """Specs of a kernel that `make` initializes and of a zero-initialized bias.
+    """Returns specs of a kernel `[rows, columns]` and of a bias `[columns]`.
 
-    The kernel is `[rows, columns]`, and the bias is `[columns]`.
+    `make` initializes the kernel. The bias is initially zeros.
     """
     bias = ParamSpec((columns,), zeros)
     return {"kernel": ParamSpec((rows, columns), make), "bias": bias}

@@ -1,7 +1,7 @@
 """A causal convolution of each channel over the last few steps.
 
-It reads the last inputs at each step, the *taps*. They do not reach across a reset of
-a row, and do not read padding.
+Each step reads the last `width` inputs of a row, the *taps*. Taps never reach across a
+reset, and skip padding.
 """
 
 import functools
@@ -30,8 +30,8 @@ class ShortConvCell(SpecsCell[Array]):
         y_t = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
 
     The last row of the kernel multiplies the current inputs. Layers of linear attention
-    and state-space models use this convolution before their recurrence.
-    `short_conv` is the same as a function.
+    and state-space models use this convolution before their recurrence. To run whole
+    sequences without a cell, call `short_conv`.
 
     Shapes, for `H = num_units`: inputs and output `[batch, H]`; state
     `[batch, width - 1, H]`, the last inputs before the step, oldest first, zeros before
@@ -42,9 +42,9 @@ class ShortConvCell(SpecsCell[Array]):
         num_units: `H`, the number of channels.
         width: The number of inputs in the sum.
         use_bias: Whether there is a bias.
-        kernel_initializer: For the kernel; None for uniform in
+        kernel_initializer: Initializes the kernel. Default: uniform in
             `[-1 / sqrt(width), 1 / sqrt(width)]`, as in PyTorch's `Conv1d`.
-        bias_initializer: For the bias; None for zeros.
+        bias_initializer: Initializes the bias. Default: zeros.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -80,13 +80,13 @@ class ShortConvCell(SpecsCell[Array]):
         return specs | ({"bias": ParamSpec((depth,), bias)} if self.use_bias else {})
 
     def step(self, params: Params, inputs: Array, state: Array) -> tuple[Array, Array]:
-        """The convolution and the last inputs; see `SpecsCell.step`."""
+        """Returns y and the last inputs for the next step; see `SpecsCell.step`."""
         taps, state = taps_of_step(inputs, state)
         return convolved(params, taps), state
 
 
 def convolved(params: Params, taps: Sequence[Array]) -> Array:
-    """The sum of one step, `[batch, channels]`, in the dtype of the taps.
+    """Returns y of one step, `[batch, channels]`, in the dtype of the taps.
 
     Args:
         params: `kernel`, and `bias` if there is one.
@@ -103,7 +103,7 @@ def convolved(params: Params, taps: Sequence[Array]) -> Array:
 
 
 def taps_of_step(inputs: Array, past: Array) -> tuple[list[Array], Array]:
-    """The last inputs at one step, and the past inputs after it.
+    """Returns the taps of one step, and the past inputs for the next step.
 
     Args:
         inputs: `[batch, depth]`.

@@ -17,7 +17,7 @@ from .params import ParamSpec, Specs, head_size, input_specs, zeros
 
 @serializable
 class SLSTMState(NamedTuple, Generic[Leaf]):
-    """The state of an sLSTM: output `h`, cell `c`, normalizer `n`, and their scale `m`.
+    """The state of an sLSTM: output `h`, cell `c`, normalizer `n` and log scale `m`.
 
     The actual cell and normalizer are `exp(m) * c` and `exp(m) * n`. The order of the
     fields matches the state array `[4, batch, num_units]` of the package `xlstm`.
@@ -57,14 +57,14 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
     Attributes:
         num_units: `H`, the total size of all heads.
         num_heads: `N`, the number of heads, which must divide `H`.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        recurrent_initializer: For the recurrent kernel; None for zeros, as in the
-            package `xlstm`.
-        bias_initializer: For the bias; None for zeros in i, z and o, and for values
-            from 5 down to -7 in f, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
-        project_inputs: False for inputs `[batch, 4H]` that are added to the products
-            of the state, because a layer before the cell has multiplied them; then
-            there is no `kernel`.
+        kernel_initializer: Initializes the kernel. Default: Glorot uniform.
+        recurrent_initializer: Initializes the recurrent kernel. Default: zeros, as in
+            the package `xlstm`.
+        bias_initializer: Initializes the bias. Default: zeros in i, z and o; in f,
+            values from 5 down to -7, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
+        project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
+            layer before the cell must do so: the cell adds its inputs `[batch, 4H]` to
+            the product of h, and has no `kernel`.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -46,14 +46,14 @@ def check_step_inputs(
     Args:
         inputs: The inputs.
         name: The name of the inputs in messages.
-        size: The sizes of all axes but the first; None for `[batch, depth]`, with any
-            depth.
-        why: Where `size` comes from, for messages.
-        fix: What to do about inputs of another shape, for messages.
+        size: The sizes of all axes but the first. If None, the inputs must be
+            `[batch, depth]`, with any depth.
+        why: The reason for `size`, for messages.
+        fix: How to mend inputs of another shape, for messages.
 
     Raises:
         ValueError: If `inputs` is a nest, is not floating-point, or has another shape.
-        TypeError: If `inputs` is neither an array nor a nest, or a masked array.
+        TypeError: If `inputs` is a masked array, or neither an array nor a nest.
     """
     axes = ", ".join(["batch", *map(str, ("depth",) if size is None else size)])
     check_not_masked(name, inputs)
@@ -85,13 +85,13 @@ def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> PyTree:
         inputs: The inputs.
 
     Raises:
-        ValueError: If the inputs are not such a tuple, or a leaf is not real
-            floating-point or has another size.
+        ValueError: If the inputs are not a tuple with the fields of `kind`, or a leaf
+            is not real floating-point or has another size.
         TypeError: If a leaf is not an array.
     """
     names = kind._fields
     must = f"be a `{kind.__name__}` ({', '.join(names)})"
-    # A plain tuple may replace the named tuple, but not a tuple of other names.
+    # Accept a plain tuple, but not a named tuple with other fields.
     fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
     fix = "For their sizes, see the cell's `input_sizes`."
     expect(fits == names, "inputs", must, inputs, fix)
@@ -121,10 +121,11 @@ def check_state(
     Args:
         state: The state.
         size: The sizes that the state must have, such as `cell.state_size`.
-        inputs: The inputs of the step, which have the state's rows and dtype.
+        inputs: The inputs of the step. The state must have as many rows, and the same
+            dtype.
         wider: Whether leaves may have a wider floating-point dtype than the inputs.
         name: The name of the state in messages.
-        fix: How to get a state, for messages; by default, with `cell.zero_state`.
+        fix: How to create a state, for messages. Default: with `cell.zero_state`.
 
     Raises:
         ValueError: If the structure or a shape differs, or a leaf is an integer array.
@@ -154,9 +155,9 @@ def check_state(
 def check_params(params: Params, param_specs: Callable, inputs: PyTree) -> None:
     """Checks the names, shapes and dtype of `params` for `inputs` `[batch, depth]`.
 
-    Names and shapes must match `param_specs(depth)`, and the dtype that of the inputs.
-    For a nest of inputs, the dtype is the widest of the leaves, and shapes do not
-    depend on the depth.
+    Names and shapes must match `param_specs(depth)`, and the dtype of each parameter
+    must be the dtype of the inputs. If the inputs are a nest, this is the widest dtype
+    of their leaves, and the shapes must not depend on the depth.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape differs.
@@ -167,9 +168,9 @@ def check_params(params: Params, param_specs: Callable, inputs: PyTree) -> None:
         lambda spec: jax.ShapeDtypeStruct(spec.shape, dtype), param_specs(depth)
     )
     fix = (
-        f"Create the parameters for inputs of depth {depth} and dtype {dtype}, such as "
-        f"those of this step, with this cell's `init` or with `in_features={depth}` of "
-        "an nnx module, or cast the inputs or the parameters."
+        f"The inputs of this step have depth {depth} and dtype {dtype}. Create the "
+        "parameters for this depth and dtype with the cell's `init` (in an nnx module, "
+        f"pass `in_features={depth}`), or cast the inputs or the parameters."
     )
     if not jax.tree_util.all_leaves([inputs]):
         fix = f"Create the parameters with `cell.init(key, inputs)`, in {dtype}."

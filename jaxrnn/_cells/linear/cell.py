@@ -1,6 +1,6 @@
 """`LinearRecurrenceCell`, whose units change separately: `h_t = a_t * h_{t-1} + b_t`.
 
-A subclass computes a and b from the inputs. They do not depend on the state.
+A subclass computes a and b from the inputs alone.
 """
 
 import abc
@@ -21,12 +21,12 @@ from ..params import Specs
 from .element import Element, is_zero, plus, times
 
 Terms: TypeAlias = tuple[Element, Element, Element | None, PyTree]
-"""`(a, b, b_from_zeros, rest)` of a step: the new state is `a * h + b`. If h is zeros,
-`b_from_zeros` takes the place of b, unless it is None. The output may also use rest."""
+"""`(a, b, b_from_zeros, rest)` of a step: its new state is `a * h + b`. If h is zeros,
+`b_from_zeros` replaces b, unless `b_from_zeros` is None. The output may use rest."""
 
 
 Coefficients: TypeAlias = tuple[Element, Element, PyTree]
-"""`(a, b, rest)`: the new state is `a * h + b`; the output may also use `rest`."""
+"""`(a, b, rest)` of a step, whose new state is `a * h + b`. The output may use rest."""
 
 
 @fields.dataclass
@@ -41,9 +41,9 @@ class LinearRecurrenceCell(SpecsCell[State]):
 
     Inputs are floating-point arrays `[batch, depth]`. The inputs, the parameters and
     the outputs share one dtype. The state is `[batch, units]`, or a `ComplexState` of
-    two such arrays, and its dtype may be wider than theirs. `a * h + b` is computed in
+    two `[batch, units]` arrays, and may have a wider dtype. `a * h + b` is computed in
     at least float32. `coefficients` should also compute in at least float32, because
-    `sigmoid(7)` is 1 in bfloat16. `|a|` must not exceed 1 in long sequences, because
+    `sigmoid(7)` is 1 in bfloat16. In long sequences, `|a|` must not exceed 1, because
     the product of many factors a could overflow.
 
     Example:
@@ -87,11 +87,11 @@ class LinearRecurrenceCell(SpecsCell[State]):
             inputs: One step of inputs, `[batch, depth]`.
 
         Returns:
-            `a` and `b`: the factor and the addend of the state, `[batch, units]`, or
-            `[1, units]` if all rows share them; for a complex state, each a
-            `ComplexState` of two such arrays. Compute a and b in at least float32,
-            whatever the dtype of the inputs. `rest`: values that `output` or
-            `term_from_zeros` needs in addition, each leaf `[batch, ...]`, or None.
+            `(a, b, rest)`. `a` is the factor and `b` the addend of the state, each
+            `[batch, units]`, or `[1, units]` if all rows share it. For a complex state,
+            `a` and `b` are `ComplexState`s of two arrays each. Compute them in at least
+            float32, whatever the dtype of the inputs. `rest` holds other values that
+            `output` or `term_from_zeros` needs, each leaf `[batch, ...]`, or is None.
         """
 
     def output(self, params: Params, state: Element, rest: PyTree) -> Array:
@@ -99,16 +99,17 @@ class LinearRecurrenceCell(SpecsCell[State]):
 
         Args:
             params: The parameters.
-            state: The new state, `[batch, units]`, or a `ComplexState` of such arrays.
-            rest: The last result of `coefficients`.
+            state: The new state, `[batch, units]`, or a `ComplexState` of two arrays.
+            rest: The third value that `coefficients` returned.
         """
         return state
 
     @property
     def term_from_zeros(self) -> Callable[[PyTree], Element] | None:
-        """A function from `rest` to the b for a state of zeros; None for the usual b.
+        """A function `rest -> b` that computes another b for a state of zeros, or None.
 
-        The result must be zeros where b is.
+        If None, a step from a state of zeros uses the usual b. The result of the
+        function must be 0 wherever the usual b is 0.
         """
         return None
 
@@ -145,9 +146,9 @@ class LinearRecurrenceCell(SpecsCell[State]):
 
 
 def _fitted(name: str, x: PyTree, rows: int, state: Element) -> Element:
-    """Coefficients `[rows, units]` in the state's dtype, or at least float32."""
+    """Broadcasts coefficients to `[rows, units]`, in at least float32."""
     wide = widened(state)
-    fix = "For a complex state, a, b and `state_size` are `ComplexState`s."
+    fix = "For a complex state, a, b and `state_size` must all be `ComplexState`s."
     check_structure(f"`{name}`", wide, x, strict=True, fix=fix)
 
     def fit(x: Array, h: Array) -> Array:

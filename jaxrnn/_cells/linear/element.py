@@ -1,4 +1,4 @@
-"""The units of a linear recurrence: real arrays, or complex numbers as pairs."""
+"""Arithmetic of a linear recurrence's units, which are real or complex numbers."""
 
 import functools
 from typing import Any, Generic, NamedTuple, TypeAlias
@@ -46,6 +46,6 @@ def one_like(a: Element) -> Element:
 
 
 def is_zero(state: Element) -> Array:
-    """Whether all units of a state are 0, without the axis of units."""
+    """Returns a bool for each row: whether all units of its state are 0."""
     each = [jnp.all(x == 0, axis=-1) for x in jax.tree.leaves(state)]
     return functools.reduce(jnp.logical_and, each)

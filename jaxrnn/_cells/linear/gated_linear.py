@@ -77,11 +77,11 @@ class MinGRUCell(MinimalCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for the paper's activation, which is `c + 1/2` where c is at
-            least 0 and `sigmoid(c)` elsewhere; the name of a Keras activation ("linear"
-            for the paper's simplest form); or a function.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
+        activation: A function or the name of a Keras activation, such as "linear" for
+            the paper's simplest form. Default: the paper's activation, which is
+            `c + 1/2` where c is at least 0, and `sigmoid(c)` elsewhere.
+        kernel_initializer: Initializes the kernel. Default: Glorot uniform.
+        bias_initializer: Initializes the bias. Default: zeros.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -94,7 +94,7 @@ class MinGRUCell(MinimalCell):
     num_blocks = 2
 
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
-        """`1 - gate`, and the candidate times the gate."""
+        """Returns `1 - gate`, and the candidate times the gate."""
         z, c = self.gates(params, inputs)
         candidate = jax.nn.sigmoid(z) * self.activation(c)
         # 1 - sigmoid(z) would cancel to 0 where the gate is almost 1.
@@ -119,11 +119,11 @@ class MinLSTMCell(MinimalCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for the paper's activation, which is `c + 1/2` where c is at
-            least 0 and `sigmoid(c)` elsewhere; the name of a Keras activation ("linear"
-            for the paper's simplest form); or a function.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
+        activation: A function or the name of a Keras activation, such as "linear" for
+            the paper's simplest form. Default: the paper's activation, which is
+            `c + 1/2` where c is at least 0, and `sigmoid(c)` elsewhere.
+        kernel_initializer: Initializes the kernel. Default: Glorot uniform.
+        bias_initializer: Initializes the bias. Default: zeros.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -136,7 +136,7 @@ class MinLSTMCell(MinimalCell):
     num_blocks = 3
 
     def coefficients(self, params: Params, inputs: Array) -> tuple[Array, Array, None]:
-        """`f / (f + i)`, and `i / (f + i)` times the activated candidate."""
+        """Returns `f / (f + i)`, and `i / (f + i)` times the activated candidate."""
         f, i, c = self.gates(params, inputs)
         # `ratio` is log(sigmoid(i) / sigmoid(f)).
         ratio = jax.nn.softplus(-f) - jax.nn.softplus(-i)
@@ -147,7 +147,7 @@ class MinLSTMCell(MinimalCell):
 @final
 @fields.dataclass
 class QRNNCell(GatedLinearCell):
-    """A cell of a quasi-recurrent neural network (QRNN).
+    """The recurrent cell of a quasi-recurrent neural network (QRNN).
 
     Each step computes::
 
@@ -157,20 +157,20 @@ class QRNNCell(GatedLinearCell):
                    = sigmoid(f) * c + sigmoid(i) * z          # pooling "ifo"
         output     = sigmoid(o) * c'                          # c' for pooling "f"
 
-    In the paper, a convolution over the last inputs replaces `x kernel`. For it, pass
-    the last inputs, joined: `short_conv` with the kernel `[[1], [0]]` returns the
-    previous input of each step.
+    In the paper, a convolution over the last inputs replaces `x kernel`. To compute
+    this convolution, concatenate the inputs of each step with the previous inputs,
+    which `short_conv` with the kernel `[[1], [0]]` returns.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; state c and
-    output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`, with the first `G` of
-    the blocks z, f, o, i; `G` is 2 for pooling "f", 3 for "fo" and 4 for "ifo".
+    output `[batch, H]`; `kernel` `[I, GH]` and `bias` `[GH]`. G is the number of
+    blocks: 2 (z, f) for pooling "f", 3 (z, f, o) for "fo", 4 (z, f, o, i) for "ifo".
 
     Attributes:
         num_units: `H`, at least 0.
         pooling: "f", "fo" or "ifo".
-        activation: None for tanh, the name of a Keras activation, or a function.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        kernel_initializer: Initializes the kernel. Default: Glorot uniform.
+        bias_initializer: Initializes the bias. Default: zeros.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -191,7 +191,7 @@ class QRNNCell(GatedLinearCell):
     num_blocks = property(lambda self: _BLOCKS[self.pooling])
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """The forget gate, the addend of c, and the output gate if there is one."""
+        """Returns the forget gate, the addend of c, and the output gate or None."""
         z, f, *rest = self.gates(params, inputs)
         input_gate = rest[1] if self.pooling == "ifo" else -f
         added = jax.nn.sigmoid(input_gate) * self.activation(z)
@@ -199,5 +199,5 @@ class QRNNCell(GatedLinearCell):
         return jax.nn.sigmoid(f), added, output_gate
 
     def output(self, params: Params, state: Array, rest: Array | None) -> Array:
-        """The state c, multiplied by the output gate if there is one."""
+        """Returns the state c, multiplied by the output gate if there is one."""
         return state if rest is None else rest * state.astype(rest.dtype)

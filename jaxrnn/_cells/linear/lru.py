@@ -55,7 +55,7 @@ class LRUCell(LinearRecurrenceCell[ComplexState[Array]]):
 
     Attributes:
         num_units: `H`, at least 0.
-        num_states: `N`; None for `num_units`.
+        num_states: `N`, the number of complex states. Default: `num_units`.
         min_radius: The smallest initial `|lambda|`, `r_min` in the paper; choose a
             value near 1 for a long memory.
         max_radius: The largest initial `|lambda|`, `r_max` in the paper; at most 1.
@@ -119,7 +119,7 @@ class LRUCell(LinearRecurrenceCell[ComplexState[Array]]):
         return params | {"gamma_log": gamma_log.astype(nu_log.dtype)}
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """Lambda, gamma times B u, and the inputs, which `output` multiplies by D."""
+        """Returns lambda, gamma times B u, and u, which `output` multiplies by D."""
         dtype = at_least_float32(inputs.dtype)
         nu, theta, gamma = (
             jnp.exp(params[name].astype(dtype))[None, :]
@@ -132,7 +132,7 @@ class LRUCell(LinearRecurrenceCell[ComplexState[Array]]):
         return factor, ComplexState(gamma * real, gamma * imag), inputs
 
     def output(self, params: Params, state: ComplexState, rest: Array) -> Array:
-        """The real part of C x, plus D u."""
+        """Returns the real part of C x, plus D u."""
         dtype = at_least_float32(rest.dtype)
         # Compute two matrix products, because concatenating the real and imaginary
         # parts would copy all states.
@@ -168,13 +168,19 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
     opposite sign; `input_gate` and `a_gate`, each a dict of `w` `[num_heads, S, S]` and
     `b` `[num_heads, S]`. Names and shapes match the `recurrentgemma` package.
 
-    With `scale_first_step=False`, a row whose state is 0 in all units computes
-    `h' = i * x`, without the square root, as RecurrentGemma does at position 0 of a
-    document: from a zero state, after a reset to zeros, at the start of a packed
-    sequence, and while all inputs so far were zeros. A state that later decays to
-    exactly 0 counts as such a start only if steps run one by one. Where `1 - a^2` is
-    below the square of the dtype's epsilon, a straight line through 0 replaces the
-    square root, whose derivative would be unbounded.
+    RecurrentGemma computes `h' = i * x`, without the square root, at position 0 of a
+    document. With `scale_first_step=False`, this cell does the same in each row whose
+    state is all zeros:
+
+    - at the first step from a zero state;
+    - after a reset to zeros, such as the start of a packed sequence;
+    - while all inputs so far were zeros.
+
+    If a state later decays to exactly 0, the cell does so only if it runs step by step.
+
+    The derivative of the square root is unbounded at 0. Where `1 - a^2` is below the
+    square of the dtype's epsilon, a straight line through 0 therefore replaces the
+    square root.
 
     Attributes:
         num_units: `H`, at least 0.
@@ -183,8 +189,9 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
             r is about 1/2, so a is about `radius ** 4`.
         max_radius: The largest initial radius, at most 1. For a memory of M steps, use
             `1 - 1 / (4 M)`.
-        kernel_initializer: For `w`; None for a normal distribution of variance `1 / S`.
-        bias_initializer: For `b`; None for zeros.
+        kernel_initializer: Initializes `w`. Default: a normal distribution of variance
+            `1 / S`.
+        bias_initializer: Initializes `b`. Default: zeros.
         scale_first_step: Whether a step from a state of zeros multiplies `i * x` by
             `sqrt(1 - a^2)`, as other steps do. Pass False for the weights of
             RecurrentGemma.
@@ -229,7 +236,7 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
         return {"a_param": a_param, "input_gate": gate, "a_gate": dict(gate)}
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """`(a, b, rest)`: the decay, `sqrt(1 - a^2) i x`, and `i x` or None."""
+        """Returns the decay a, `sqrt(1 - a^2) i x`, and `i x` or None."""
         dtype = at_least_float32(inputs.dtype)
         gate_x, gate_a = self._gates(params, inputs, dtype)
         rate = -_SHARPNESS * jax.nn.softplus(params["a_param"].astype(dtype))
@@ -241,11 +248,11 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
 
     @property
     def term_from_zeros(self) -> Callable[[PyTree], Element] | None:
-        """The gated input; see `LinearRecurrenceCell.term_from_zeros`."""
+        """With `scale_first_step=False`, a function that returns `i x`."""
         return None if self.scale_first_step else lambda gated: gated
 
     def _gates(self, params: Params, x: Array, dtype: DType) -> list[Array]:
-        """The gates of the input and of a, `[batch, H]`, from one matmul per block."""
+        """Computes the gates of x and of a, `[batch, H]`, in one matmul per block."""
         gates = [params["input_gate"], params["a_gate"]]
         w, b = (
             jnp.concatenate([gate[name] for gate in gates], axis=-1)
@@ -264,7 +271,7 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
 
 
 def bounded_sqrt(x: Array) -> Array:
-    """The square root, or `x / eps` below `eps ** 2` for a finite derivative."""
+    """The square root of x; below `eps ** 2`, `x / eps`, whose derivative is finite."""
     return x / jnp.sqrt(jnp.maximum(x, jnp.finfo(x.dtype).eps ** 2))
 
 

@@ -20,8 +20,8 @@ class S6Inputs(NamedTuple, Generic[Leaf]):
     Attributes:
         x: The inputs, `[batch, channels]`.
         dt: The time steps, positive, `[batch, channels]`.
-        b: What a channel writes to its states, `[batch, states]`.
-        c: What a channel reads from its states, `[batch, states]`.
+        b: The weights with which inputs are added to the states, `[batch, states]`.
+        c: The weights of the states in the outputs, `[batch, states]`.
     """
 
     x: Leaf
@@ -40,12 +40,12 @@ class S6MemoryCell(LinearRecurrenceCell[Array]):
         h'     = exp(dt A) * h + dt x b,    A = -exp(A_log)
         output = dot(c, h') + D x
 
-    Layers compute dt, b and c from their inputs.
+    A layer around the cell computes dt, b and c from its inputs.
 
     Shapes, for `H = num_units` and `N = num_states`: inputs `S6Inputs`, with x and dt
     `[batch, H]`, b and c `[batch, N]`; output `[batch, H]`; state `[batch, H, N]`;
     `A_log` `[H, N]`; `D` `[H]`. Names and shapes match the authors' code. Initially,
-    row i of `exp(A_log)` is 1, ..., N, and D is 1.
+    each row of `exp(A_log)` is 1, ..., N, and D is 1.
 
     Attributes:
         num_units: `H`, the number of channels.
@@ -99,7 +99,7 @@ class S6MemoryCell(LinearRecurrenceCell[Array]):
         return check_named_inputs(self, S6Inputs, inputs)
 
     def coefficients(self, params: Params, inputs: PyTree) -> Coefficients:
-        """The decays, what is written, and what `output` reads."""
+        """Returns the decays `exp(dt A)`, `dt x b`, and `(x, c)` for `output`."""
         dtype = at_least_float32(widest_dtype(inputs))
         x, dt, b, c = (leaf.astype(dtype) for leaf in inputs)
         rates = jnp.exp(params["A_log"].astype(dtype))[None]
@@ -109,12 +109,12 @@ class S6MemoryCell(LinearRecurrenceCell[Array]):
         return a, without_unit_axes(outer, 1, dt * x, b), (x, c)
 
     def output(self, params: Params, state: Array, rest: PyTree) -> Array:
-        """`dot(c, h') + D x`."""
+        """Returns `dot(c, h') + D x`."""
         x, c = rest
         read = jnp.einsum("bhn,bn->bh", state.astype(c.dtype), c)
         return read + params["D"].astype(x.dtype)[None] * x
 
 
 def _init_a_log(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """The logarithms of 1, 2, ..., in each row."""
+    """Returns log(1), log(2), ... in each row."""
     return jnp.broadcast_to(jnp.log(jnp.arange(1, shape[1] + 1, dtype=dtype)), shape)

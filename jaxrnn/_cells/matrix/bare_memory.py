@@ -23,21 +23,21 @@ from .rule import LEAST_LOG
 class BareMemoryCell(MatrixMemoryCell[State]):
     """A `MatrixMemoryCell` without projections, which reads projected inputs.
 
-    A cell defines `rule`, and may override `scaled`. It has no parameters, unless it
-    overrides `param_specs`.
+    A subclass defines `rule`, and may override `scaled`. By default, the cell has no
+    parameters.
 
     Shapes, for `N = num_heads` and `M = num_key_heads`: inputs `rule.Inputs`, with q
-    and k `[batch, M, key_size]` and the sizes of `rule.sizes` for all others; output
-    `[batch, N, value_size]`.
+    and k `[batch, M, key_size]`, and all others in the sizes that `rule.sizes` returns;
+    output `[batch, N, value_size]`.
 
     Attributes:
         num_heads: `N`, the number of heads.
         key_size: The size of q and k in each head.
         value_size: The size of the output in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
+        num_key_heads: `M`, the number of heads of q and k, which must divide `N`.
+            Default: `N`. Each q and k is shared by `N / M` consecutive heads.
         chunk_size: The largest number of steps that are computed together (a chunk).
-        scale: The factor of q; None for `1 / sqrt(key_size)`.
+        scale: The factor of q. Default: `1 / sqrt(key_size)`.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -67,9 +67,10 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         expect(divides, "num_key_heads", must, self.num_key_heads)
 
     def scaled(self, values: PyTree) -> PyTree:
-        """The values of a step in the scale and the range that the rule expects.
+        """Scales and clips the values of a step to the range that the rule expects.
 
-        By default, q is scaled, and g, if the rule has it, is clipped to at least -87.
+        By default, q is multiplied by `scale`, and g is clipped to at least -87 if the
+        rule has this input.
 
         Args:
             values: The inputs of a step as `rule.Inputs`, `[batch, N, ...]`, with the q
@@ -81,7 +82,7 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         return values._replace(g=jnp.maximum(values.g, LEAST_LOG))
 
     def times_scale(self, x: Array) -> Array:
-        """`x` times `scale`, or divided by `sqrt(K)` if `scale` is None."""
+        """Returns `scale * x`, or `x / sqrt(key_size)` if `scale` is None."""
         return x / self.key_size**0.5 if self.scale is None else self.scale * x
 
     @property
@@ -114,17 +115,18 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         return TensorShape([self.num_heads, self.value_size])
 
     def param_specs(self, depth: int) -> Specs:
-        """No parameters."""
+        """Returns `{}`, because the cell has no parameters."""
         return {}
 
     def _check_values(self, inputs: PyTree) -> None:
-        """Warns if g is known and nowhere negative, as a decay would be."""
+        """Warns if g seems to hold decays instead of their logarithms."""
         names = self.rule.Inputs._fields
         if "g" not in names or not is_list_of(inputs, len(names)):
             return
         g = inputs[names.index("g")]
         known = concrete_or_none(g) if is_array(g) else None
-        known = None if known is None else known.astype(float)  # NaN in 16 bits warns.
+        # NumPy warns if 16-bit NaN is compared.
+        known = None if known is None else known.astype(float)
         if known is not None and (known >= 0).all() and (known > 0).any():
             warn(
                 "`g`, the logarithm of the decay, is nowhere negative, so the memory "
@@ -135,14 +137,15 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         """Checks the inputs of a step, and returns them as a named tuple.
 
         Raises:
-            ValueError: If the inputs are not such a tuple, or a leaf is not real
-                floating-point or does not have the size in `input_sizes`.
+            ValueError: If the inputs are not a tuple with the fields of `rule.Inputs`,
+                or a leaf is not real floating-point or does not have the size in
+                `input_sizes`.
             TypeError: If a leaf is not an array.
         """
         return check_named_inputs(self, self.rule.Inputs, inputs)
 
     def project(self, params: Params, inputs: Any, dtype: DType) -> tuple[None, Any]:
-        """The values of a step, with keys for each head; see `MatrixMemoryCell`."""
+        """Returns the values of a step, with q and k repeated for all heads."""
         q, k, *others = (x.astype(dtype) for x in inputs)
         times = self.num_heads // (self.num_key_heads or self.num_heads)
         if times > 1:
@@ -151,12 +154,12 @@ class BareMemoryCell(MatrixMemoryCell[State]):
         return None, as_like("scaled", self.scaled(values), values, any_dtype=True)
 
     def output(self, params: Params, h: Array, rest: PyTree) -> Array:
-        """What the step reads, `[batch, num_heads, value_size]`."""
+        """Returns `h` unchanged, `[batch, num_heads, value_size]`."""
         return h
 
 
 def _repeated(x: Array, times: int) -> Array:
-    """Repeats each head of `x`, `[..., heads, size]`, for consecutive heads."""
+    """Repeats each head of `x` `[..., heads, size]`: `[..., heads * times, size]`."""
     *axes, heads, size = x.shape
     x = jnp.broadcast_to(x[..., None, :], (*axes, heads, times, size))
     return x.reshape(*axes, heads * times, size)

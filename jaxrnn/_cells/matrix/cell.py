@@ -23,11 +23,12 @@ class MatrixMemoryCell(SpecsCell[State]):
 
     The queries, keys and values of a step depend only on the inputs of the step. Whole
     sequences are therefore run in chunks of consecutive steps. Attention connects the
-    steps of a chunk, and only the state is passed from chunk to chunk. A cell has a
-    rule for a step, and projections of its inputs
-    (`project`) and of what the steps read (`output`). A cell defines these three,
-    `param_specs`, `state_size` and `output_size`. A cell without projections derives
-    from `BareMemoryCell`, which defines all but the rule.
+    steps of a chunk, and only the state is passed from chunk to chunk.
+
+    A subclass defines `rule`, which reads and writes the memory in one step; `project`,
+    which computes the queries, keys and values; `output`; `param_specs`; `state_size`
+    and `output_size`. A cell without projections derives from `BareMemoryCell`, which
+    defines all of these except `rule`.
 
     Arithmetic is done in at least float32. The state may have a wider dtype than
     the inputs; use a float32 state for bfloat16 inputs.
@@ -48,7 +49,7 @@ class MatrixMemoryCell(SpecsCell[State]):
     def project(
         self, params: Params, inputs: Array, dtype: DType
     ) -> tuple[PyTree, PyTree]:
-        """Computes what depends only on the inputs of a step.
+        """Computes the values of the rule from the inputs of one step.
 
         Args:
             params: The parameters.
@@ -56,8 +57,8 @@ class MatrixMemoryCell(SpecsCell[State]):
             dtype: The dtype of the results.
 
         Returns:
-            `(rest, values)`: what `output` needs, leaves `[batch, ...]`; and the values
-            of the rule, leaves `[batch, heads, ...]`.
+            `(rest, values)`. `rest` is passed to `output`, each leaf `[batch, ...]`.
+            `values` are the values of the rule, each leaf `[batch, heads, ...]`.
         """
 
     @abc.abstractmethod

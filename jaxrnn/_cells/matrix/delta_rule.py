@@ -1,4 +1,4 @@
-"""The delta rule: a matrix memory whose values move towards new ones."""
+"""The delta rule, which moves the values of a matrix memory towards new values."""
 
 import dataclasses
 from typing import Generic, NamedTuple
@@ -12,15 +12,15 @@ from .rule import MatrixRule, decayed
 
 
 class DeltaInputs(NamedTuple, Generic[Leaf]):
-    """What a step of the delta rule reads and writes.
+    """The inputs of one step of the delta rule.
 
     In a chunk, the arrays are `[batch, heads, steps, ...]`.
 
     Attributes:
         q: The queries, `[batch, heads, key]`.
-        k: The keys, with the shape of the queries. Divide each key by its norm: a step
-            multiplies what the memory holds at k by `1 - beta sum(k * k)`, and below -1
-            the memory grows.
+        k: The keys, with the shape of the queries. Divide each key by its norm, because
+            a step multiplies the value that the memory holds at k by
+            `1 - beta sum(k * k)`. If this factor is below -1, the memory grows.
         v: The values, `[batch, heads, value]`.
         g: The logarithms of the decays, at most 0: `[batch, heads]`, or
             `[batch, heads, key]` if each key decays separately.
@@ -39,9 +39,9 @@ DeltaInputs.__new__ = with_hints(DeltaInputs.__new__)
 
 @dataclasses.dataclass(frozen=True)
 class DeltaRule(MatrixRule):
-    """The delta rule.
+    """The delta rule, with decays.
 
-    For each head, with a matrix S [key, value], and vectors as rows:
+    For each head, S is a matrix [key, value], and vectors are rows:
 
         S'     = exp(g) S + beta outer(k, v - k exp(g) S)
         h      = q S'
@@ -50,7 +50,7 @@ class DeltaRule(MatrixRule):
     beta.
 
     Attributes:
-        key_decay: Whether each key decays separately: exp(g) is then a diagonal matrix.
+        key_decay: Whether each key decays separately, by a diagonal matrix exp(g).
     """
 
     key_decay: bool = False

@@ -11,7 +11,7 @@ from .rule import MatrixRule, decayed
 
 
 class DPLRInputs(NamedTuple, Generic[Leaf]):
-    """What a step of the generalized delta rule reads and writes.
+    """The inputs of one step of the generalized delta rule.
 
     In a chunk, the arrays are `[batch, heads, steps, ...]`.
 
@@ -19,8 +19,8 @@ class DPLRInputs(NamedTuple, Generic[Leaf]):
         q: The queries, `[batch, heads, key]`.
         k: The keys, with the shape of the queries.
         v: The values, `[batch, heads, value]`.
-        a: The keys at which a step reads the state before it, `[batch, heads, key]`.
-        b: The keys to which it adds what it read, `[batch, heads, key]`.
+        a: The keys at which a step reads the previous state, `[batch, heads, key]`.
+        b: The keys at which a step adds the values that it read, `[batch, heads, key]`.
         g: The logarithms of the decays, `[batch, heads, key]`, at most 0.
     """
 
@@ -36,7 +36,7 @@ class DPLRInputs(NamedTuple, Generic[Leaf]):
 class DPLRRule(MatrixRule):
     """The generalized delta rule.
 
-    For each head, with a matrix S [key, value], and vectors as rows:
+    For each head, S is a matrix [key, value], and vectors are rows:
 
         S'     = diag(exp(g)) S + outer(b, a S) + outer(k, v)
         h      = q S'

@@ -1,4 +1,4 @@
-"""Linear attention: a matrix memory that decays, and to which values are added."""
+"""Linear attention, which decays a matrix memory and adds new values to it."""
 
 import dataclasses
 from typing import Generic, NamedTuple
@@ -11,7 +11,7 @@ from .rule import MatrixRule, decayed
 
 
 class LinearAttentionInputs(NamedTuple, Generic[Leaf]):
-    """What a step of a linear attention reads and writes.
+    """The inputs of one step of linear attention.
 
     In a chunk, the arrays are `[batch, heads, steps, ...]`.
 
@@ -33,13 +33,13 @@ class LinearAttentionInputs(NamedTuple, Generic[Leaf]):
 class LinearAttentionRule(MatrixRule):
     """Linear attention with decays.
 
-    For each head, with a matrix S [key, value], and vectors as rows:
+    For each head, S is a matrix [key, value], and vectors are rows:
 
         S'     = exp(g) S + outer(k, v)
         h      = q S'
 
     Attributes:
-        key_decay: Whether each key decays separately: exp(g) is then a diagonal matrix.
+        key_decay: Whether each key decays separately, by a diagonal matrix exp(g).
     """
 
     key_decay: bool = False

@@ -1,11 +1,11 @@
-"""The family of matrix memories without projections: one table of updates.
+"""Matrix memories without projections, which differ in how a step updates the state.
 
 | memory | new state |
 |---|---|
 | `LinearAttentionMemoryCell` | `exp(g) S + outer(k, v)` |
 | `DeltaMemoryCell` | `exp(g) S + beta outer(k, v - k exp(g) S)` |
 | `DPLRMemoryCell` | `diag(exp(g)) S + outer(b, a S) + outer(k, v)` |
-| `RWKV6MemoryCell` | `diag(exp(g)) S + outer(k, v)`; reads S, and v with a bonus |
+| `RWKV6MemoryCell` | `diag(exp(g)) S + outer(k, v)`; the output reads the old S |
 | `MLSTMMemoryCell` | `sigmoid(f) c + exp(i) outer(k, v)`, with a normalizer |
 """
 
@@ -26,9 +26,9 @@ from .rule import LEAST_LOG
 
 @fields.dataclass
 class ChosenLoopCell(BareMemoryCell[State]):
-    """A memory that chooses its loop if `chunk_size` is None.
+    """A memory that chooses its loop and the size of chunks if `chunk_size` is None.
 
-    `_loops/memories/choose.py` has the sizes of chunks.
+    `_loops/memories/choose.py` contains the choice.
     """
 
     _: dataclasses.KW_ONLY
@@ -46,18 +46,21 @@ class DecayMemoryCell(ChosenLoopCell[Array]):
 @final
 @fields.dataclass
 class LinearAttentionMemoryCell(DecayMemoryCell):
-    """A linear attention with decays, without projections or parameters.
+    """Linear attention with decays, without projections or parameters.
 
-    For each head, with a matrix S [key, value], and vectors as rows::
+    For each head, S is a matrix [key, value], and vectors are rows::
 
         S'     = exp(g) S + outer(k, v)
         output = scale q S'
 
-    Use the cell in a layer with its own projections, convolutions or norms; bind it to
-    `{}`. With one decay for each head, it is the recurrence of Mamba-2 (SSD: q is C, k
-    is B, v is the input times the time step, and `scale` is 1), of RetNet and of
-    lightning attention. With `key_decay=True`, it is that of gated linear attention
-    (GLA). Pass the logarithm g of the decay, at most 0; without decay, pass zeros.
+    Use the cell in a layer that has its own projections, convolutions or norms. Bind
+    the cell with `cell.bind({})`. g is the logarithm of the decay, at most 0; for no
+    decay, pass zeros.
+
+    With one decay for each head, the cell computes the recurrence of RetNet, lightning
+    attention and Mamba-2 (SSD: q is C, k is B, v is the input times the time step, and
+    `scale` is 1). With `key_decay=True`, the cell computes gated linear attention
+    (GLA).
 
     Mamba-3 (arXiv:2603.15569) without MIMO is two steps for each token. The first step
     has `g = dt A`, q = 0, the previous k, and the previous v times
@@ -74,15 +77,16 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
         num_heads: `N`, the number of heads.
         key_size: `K`, the size of q and k in each head.
         value_size: `V`, the size of v in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
+        num_key_heads: `M`, the number of heads of q and k, which must divide `N`.
+            Default: `N`. Each q and k is shared by `N / M` consecutive heads.
         key_decay: Whether each key decays separately, so that `exp(g)` is a diagonal
             matrix.
-        scale: The factor of q; None for `1 / sqrt(K)`.
-        chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 64, for 32 with small heads on a CPU, or for 16 with `key_decay`.
-            With None, CPUs scan small memories in calls that are not differentiated.
-            Results for different sizes differ only by rounding.
+        scale: The factor of q. Default: `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding. Default: 16 with
+            `key_decay`. Without, 32 for small heads on a CPU, otherwise 64. By default,
+            CPUs also scan small memories step by step if the call is not
+            differentiated.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -108,19 +112,21 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
 @final
 @fields.dataclass
 class DeltaMemoryCell(DecayMemoryCell):
-    """The gated delta rule without projections: a cell without parameters.
+    """The gated delta rule, without projections or parameters.
 
-    For each head, with a matrix S [key, value], and vectors as rows::
+    For each head, S is a matrix [key, value], and vectors are rows::
 
         S'     = exp(g) S + beta outer(k, v - k exp(g) S)
         output = scale q S'
 
-    Use the cell in a layer with its own projections, convolutions or position
-    embeddings; bind it to `{}`. Normalize k, and q if the layer does:
-    `k / sqrt(sum(k * k) + 1e-6)`. With a longer k, a step may multiply the memory by
-    `|1 - beta sum(k * k)|`. Pass the logarithm g of the decay, at most 0; without
-    decay, pass zeros. `nnx.GatedDeltaNet` is a layer with this rule. With
-    `key_decay=True`, it is Kimi delta attention (KDA).
+    Use the cell in a layer that has its own projections, convolutions or position
+    embeddings, such as `nnx.GatedDeltaNet`. Bind the cell with `cell.bind({})`. g is
+    the logarithm of the decay, at most 0; for no decay, pass zeros. With
+    `key_decay=True`, the cell computes Kimi delta attention (KDA).
+
+    Normalize k, as in `k / sqrt(sum(k * k) + 1e-6)`, because a step multiplies the
+    value that the memory holds at k by `1 - beta sum(k * k)`. With a k of larger norm,
+    the memory could grow. Some layers also normalize q.
 
     DeltaProduct (arXiv:2502.10297) writes several values for each token; each value is
     a step. The first step of a token has the token's g, and the last step has the
@@ -136,15 +142,16 @@ class DeltaMemoryCell(DecayMemoryCell):
         num_heads: `N`, the number of heads.
         key_size: `K`, the size of q and k in each head.
         value_size: `V`, the size of v in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
+        num_key_heads: `M`, the number of heads of q and k, which must divide `N`.
+            Default: `N`. Each q and k is shared by `N / M` consecutive heads.
         key_decay: Whether each key decays separately, so that `exp(g)` is a diagonal
             matrix.
-        scale: The factor of q; None for `1 / sqrt(K)`.
-        chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 64, for 32 with small heads on a CPU, or for 16 with `key_decay`.
-            With None, CPUs scan small memories in calls that are not differentiated.
-            Results for different sizes differ only by rounding.
+        scale: The factor of q. Default: `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding. Default: 16 with
+            `key_decay`. Without, 32 for small heads on a CPU, otherwise 64. By default,
+            CPUs also scan small memories step by step if the call is not
+            differentiated.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -174,15 +181,15 @@ class DPLRMemoryCell(ChosenLoopCell[Array]):
     """The generalized delta rule, without projections or parameters.
 
     A step multiplies the memory by a matrix that is diagonal plus low rank (DPLR). For
-    each head, with a matrix S [key, value], and vectors as rows::
+    each head, S is a matrix [key, value], and vectors are rows::
 
         S'     = diag(exp(g)) S + outer(b, a S) + outer(k, v)
         output = scale q S'
 
-    Use the cell in a layer with its own projections, convolutions or norms; bind it to
-    `{}`. It is the recurrence of RWKV-7, where q is r, `scale` is 1, and, with a k' of
-    norm 1 and a rate in (0, 1), a is `-k'` and b is `k' * rate`. Pass the logarithm g
-    of the decay, at most 0. a reads the state before the decay.
+    Use the cell in a layer that has its own projections, convolutions or norms. Bind
+    the cell with `cell.bind({})`. g is the logarithm of the decay, at most 0. a reads
+    the state before the decay. In RWKV-7, q is r, `scale` is 1, a is `-k'` and b is
+    `k' * rate`, for a k' of norm 1 and a rate in (0, 1).
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `DPLRInputs(q, k, v, a, b, g)` with q and k
@@ -194,12 +201,13 @@ class DPLRMemoryCell(ChosenLoopCell[Array]):
         num_heads: `N`, the number of heads.
         key_size: `K`, the size of q and k in each head.
         value_size: `V`, the size of v in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
-        scale: The factor of q; None for `1 / sqrt(K)`.
-        chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 16. With None, CPUs scan small memories in calls that are not
-            differentiated. Results for different sizes differ only by rounding.
+        num_key_heads: `M`, the number of heads of q and k, which must divide `N`.
+            Default: `N`. Each q and k is shared by `N / M` consecutive heads.
+        scale: The factor of q. Default: `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding. Default: 16. By
+            default, CPUs also scan small memories step by step if the call is not
+            differentiated.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -226,7 +234,7 @@ class DPLRMemoryCell(ChosenLoopCell[Array]):
 @final
 @fields.dataclass
 class MLSTMMemoryCell(ChosenLoopCell[MLSTMState[Array]]):
-    """The memory of an mLSTM without projections: a cell without parameters.
+    """The memory of an mLSTM, without projections or parameters.
 
     For each head, with k multiplied by `scale`::
 
@@ -234,9 +242,9 @@ class MLSTMMemoryCell(ChosenLoopCell[MLSTMState[Array]]):
         n'     = sigmoid(f) * n + exp(i) * k
         output = (q c') / (max(|q n'|, 1) + 1e-6 exp(m'))
 
-    Use the cell in a layer with its own projections, convolutions, norms or gates; bind
-    it to `{}`. `MLSTMCell` is the same rule with projections and an output gate, and
-    documents the state.
+    Use the cell in a layer that has its own projections, convolutions, norms or gates.
+    Bind the cell with `cell.bind({})`. `MLSTMCell` has the same rule, with projections
+    and an output gate; its documentation explains the state.
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `MLSTMInputs(q, k, v, i, f)` with q and k `[batch, M, K]`,
@@ -249,13 +257,13 @@ class MLSTMMemoryCell(ChosenLoopCell[MLSTMState[Array]]):
         num_heads: `N`, the number of heads.
         key_size: `K`, the size of q and k in each head.
         value_size: `V`, the size of v in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
-        scale: The factor of k; None for `1 / sqrt(K)`.
-        chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 64, or for 32 with small heads on a CPU. With None, CPUs scan small
-            memories in calls that are not differentiated. Results for different sizes
-            differ only by rounding.
+        num_key_heads: `M`, the number of heads of q and k, which must divide `N`.
+            Default: `N`. Each q and k is shared by `N / M` consecutive heads.
+        scale: The factor of k. Default: `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding. Default: 32 for small
+            heads on a CPU, otherwise 64. By default, CPUs also scan small memories step
+            by step if the call is not differentiated.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -21,7 +21,7 @@ from .rule import LEAST_LOG
 @final
 @fields.dataclass
 class MLSTMCell(MatrixMemoryCell[MLSTMState[Array]]):
-    """An LSTM with a matrix memory (mLSTM): a linear attention with gates.
+    """An LSTM with a matrix memory (mLSTM), a form of linear attention with gates.
 
     For each head, with k scaled by `1 / sqrt(K)`::
 
@@ -35,9 +35,9 @@ class MLSTMCell(MatrixMemoryCell[MLSTMState[Array]]):
 
         m'     = max(log(sigmoid(f)) + m, i)
 
+    With `gate_soft_cap = c`, `c tanh(i / c)` and `c tanh(f / c)` replace i and f. Then,
     f is clipped to at least -87, where `sigmoid(f)` is about 1e-38. With
-    `gate_soft_cap = c`, i and f are `c tanh(i / c)` and `c tanh(f / c)` before that.
-    With `norm_epsilon`, each head is normalized before the output gate::
+    `norm_epsilon`, each head is normalized before the output gate::
 
         output = sigmoid(o) * layer_norm((q c') / max(|q n'|, 1)) * norm_scale
 
@@ -57,14 +57,15 @@ class MLSTMCell(MatrixMemoryCell[MLSTMState[Array]]):
     Attributes:
         num_units: `H`, the total size of all heads.
         num_heads: `N`, the number of heads, which must divide `H`.
-        kernel_initializer: For the kernel; None for Glorot uniform, drawn separately
-            for each of the blocks q, k, v and o, and zeros in i and f.
-        bias_initializer: For the bias; None for zeros in q, k, v and o, draws from
-            `N(0, 0.1^2)` in i, and values from 3 to 6 in f, evenly spaced over heads.
-        key_size: `K`, the size of q and k in each head; None for `V`.
-        gate_soft_cap: The soft cap c of i and f; None for no cap. xLSTM-7B uses 15.
-        norm_epsilon: The number that is added to the variance of a head; None for no
-            normalization. xLSTM-7B uses 1e-6.
+        kernel_initializer: Initializes the kernel. Default: Glorot uniform, drawn
+            separately, in each of the blocks q, k, v and o; zeros in i and f.
+        bias_initializer: Initializes the bias. Default: zeros in q, k, v and o; draws
+            from `N(0, 0.1^2)` in i; values from 3 to 6, evenly spaced over heads, in f.
+        key_size: `K`, the size of q and k in each head. Default: `V`.
+        gate_soft_cap: The soft cap c of i and f; xLSTM-7B uses 15. If None, i and f
+            have no cap.
+        norm_epsilon: A number that is added to the variance of a head; xLSTM-7B uses
+            1e-6. If None, heads are not normalized.
         chunk_size: The largest number of steps in a chunk. Results for different sizes
             differ only by rounding.
 
@@ -135,7 +136,7 @@ class MLSTMCell(MatrixMemoryCell[MLSTMState[Array]]):
         return jax.nn.sigmoid(o), MLSTMInputs(q, k, v, i, jnp.maximum(f, LEAST_LOG))
 
     def output(self, params: Params, h: Array, rest: Array) -> Array:
-        """Normalizes `h` if `norm_epsilon` is given, and applies the output gate."""
+        """Normalizes h if `norm_epsilon` is given, then applies the output gate."""
         if self.norm_epsilon is None:
             return rest * h.reshape(rest.shape)
         h = standardized(h, self.norm_epsilon).reshape(rest.shape)

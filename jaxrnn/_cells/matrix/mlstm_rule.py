@@ -15,10 +15,10 @@ from .rule import MatrixRule
 
 @serializable
 class MLSTMState(NamedTuple, Generic[Leaf]):
-    """The state of an mLSTM: the memory `c`, its normalizer `n`, and their scale `m`.
+    """The state of an mLSTM: the memory `c`, the normalizer `n` and the log scale `m`.
 
     The actual memory and normalizer are `exp(m) * c` and `exp(m) * n`, which could
-    overflow. The order of the fields matches the package `xlstm`.
+    overflow if they were stored. The order of the fields matches the package `xlstm`.
     """
 
     c: Leaf
@@ -27,7 +27,7 @@ class MLSTMState(NamedTuple, Generic[Leaf]):
 
 
 class MLSTMInputs(NamedTuple, Generic[Leaf]):
-    """What a step of an mLSTM reads and writes.
+    """The inputs of one step of an mLSTM.
 
     In a chunk, the arrays are `[batch, heads, steps, ...]`.
 
@@ -50,7 +50,7 @@ class MLSTMInputs(NamedTuple, Generic[Leaf]):
 class MLSTMRule(MatrixRule):
     """The recurrence of an mLSTM; see `MLSTMCell`.
 
-    The cell has already scaled the keys.
+    The rule expects keys that are already scaled.
     """
 
     Inputs = MLSTMInputs
@@ -77,9 +77,9 @@ class MLSTMRule(MatrixRule):
         return h, MLSTMState(c, n, m)
 
     def stored(self, like: PyTree, state: PyTree) -> MLSTMState:
-        """The state, cast to the dtypes of `like`.
+        """Casts the state to the dtypes of `like`.
 
-        If m is rounded, c and n are rescaled to represent the same memory.
+        If the cast rounds m, c and n are rescaled to represent the same memory.
         """
         if state.m.dtype == like.m.dtype:
             return cast_like(like, state)
@@ -100,7 +100,7 @@ def divisor_of(dot: Array, m: Array, below: Array | float = 0.0) -> Array:
     Args:
         dot: The product q n, `[...]`.
         m: The scale of c and n, `[...]`.
-        below: By how much m is below the m of a step.
+        below: The m of a step minus the argument `m`, which may be a smaller number.
     """
     # Limit the exponent, because exp(89) overflows float32. If `least` is exp(80),
     # the quotient is already negligible.

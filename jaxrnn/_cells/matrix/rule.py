@@ -1,4 +1,4 @@
-"""What a rule of a matrix memory is: how a step reads and writes.
+"""`MatrixRule`, which says how a step reads and writes a matrix memory.
 
 A step writes a value u at a key k, and reads with a query q. With vectors as rows,
 
@@ -17,11 +17,11 @@ from ..._base.math import at_least_float32, cast_like, widest_dtype
 from ..._base.typing import Array, DType, PyTree, Size
 from ..base import check_overrides
 
-# The least logarithm of a decay, and the least argument of a decay's sigmoid: exp(-87),
-# and nearly sigmoid(-87), is about the smallest normal float32. In a
-# chunk (steps that are computed together), sums of these logarithms are subtracted from
-# each other. Without this limit, a logarithm of large magnitude would round away the
-# terms of other steps, and the difference of two infinite sums would be NaN.
+# The least logarithm of a decay, and the least argument of a forget gate's sigmoid.
+# exp(-87) is about the smallest normal float32. A chunk (steps that are computed
+# together) subtracts sums of these logarithms from each other. Without this limit, a
+# logarithm of large magnitude would round away the terms of other steps, and the
+# difference of two infinite sums would be NaN.
 LEAST_LOG = -87.0
 
 
@@ -31,9 +31,10 @@ def arithmetic_dtype(inputs: Array, state: PyTree) -> DType:
 
 
 def decayed(g: Array, state: Array) -> Array:
-    """`exp(g) S`, for a logarithm g of each head or of each key.
+    """Returns `exp(g) S`, for one logarithm g per head or per key.
 
-    `unit_axes.scaled` would make XLA for CPUs copy the state at each step of a scan.
+    This function does not call `unit_axes.scaled`, because XLA for CPUs would then copy
+    the state at each step of a scan.
 
     Args:
         g: `[batch, heads]` or `[batch, heads, key]`.
@@ -46,22 +47,22 @@ class MatrixRule(abc.ABC):
     """An immutable rule for how a step changes and reads a matrix memory.
 
     A cell has a rule, and computes the values of the rule from its inputs. A rule
-    defines `Inputs`, `idle`, `sizes` and `step`. With `chunk`, whole sequences run one
-    chunk of steps at a time; without it, step by step. The rules of the package have
-    neither `chunk` nor `transition`: like all loops, theirs are registered, in
-    `_loops/memories/`. A rule that overrides `step` must override an inherited `chunk`,
-    and with `chunk` an inherited `transition`.
+    defines `Inputs`, `idle`, `sizes` and `step`. If it also defines `chunk`, whole
+    sequences run one chunk of steps at a time, otherwise step by step. The built-in
+    rules define neither `chunk` nor `transition`, because their loops are registered in
+    `_loops/memories/`. A rule that overrides `step` must also override an inherited
+    `chunk`, and a rule that overrides `chunk` an inherited `transition`.
 
     Attributes:
         Inputs: The values of a step, a named tuple. For a `BareMemoryCell`, the first
             two are the queries `q` and the keys `k`, `[batch, heads, key]`.
         idle: The values of a step that does not change the state, as scalars.
-        chunk: A method `chunk(self, chunk)`, which runs all steps of a `Chunk` at once,
-            and returns `(h, states)`; None if the rule has no such method. `h` is what
-            the steps read, `[batch, heads, steps, size]`. `states` have leaves
-            `[batch, heads, n, ...]`. If `chunk.returns_states`, these are the states
-            after each step, otherwise only the last state (n = 1). The results must
-            equal those of `step`, which `jaxrnn.testing.check_cell` compares.
+        chunk: None, or a method `chunk(self, chunk)`, which runs all steps of a `Chunk`
+            at once, and returns `(h, states)`. `h` is what the steps read,
+            `[batch, heads, steps, size]`. `states` has leaves `[batch, heads, n, ...]`
+            with the states after each step if `chunk.returns_states`, otherwise with
+            only the last state (n = 1). The results must equal the results of `step`;
+            `jaxrnn.testing.check_cell` compares them.
     """
 
     Inputs: ClassVar[Any]
@@ -69,7 +70,7 @@ class MatrixRule(abc.ABC):
     chunk: Any = None
 
     def __init_subclass__(cls, **options: object) -> None:
-        """Rejects a rule whose parts do not belong together."""
+        """Raises an error if the methods and attributes of a rule do not match."""
         super().__init_subclass__(**options)
         fix = "Derive the rule from `jaxrnn.extend.MatrixRule` instead."
         check_overrides(cls, ("step",), "chunk", MatrixRule, fix)
@@ -90,7 +91,7 @@ class MatrixRule(abc.ABC):
     def sizes(self, heads: int, key: int, value: int) -> tuple[Size, Size]:
         """The sizes of the values and of the state, without the batch axis.
 
-        Each size is a `TensorShape`, and its first axis has the size `heads`. A part of
+        Each size is a `TensorShape`, and its first axis has the size `heads`. A leaf of
         the state of size `[heads]` is the logarithm of a scale, and may be -inf.
 
         Args:
@@ -104,32 +105,37 @@ class MatrixRule(abc.ABC):
 
     @abc.abstractmethod
     def step(self, values: PyTree, state: PyTree) -> tuple[Array, PyTree]:
-        """Runs one step, which defines the rule.
+        """Runs one step; this method defines the rule.
 
         Args:
             values: The values of the step, leaves `[batch, heads, ...]`.
             state: The state before the step, leaves `[batch, heads, ...]`.
 
         Returns:
-            `(h, state)`: what the step reads, `[batch, heads, size]`, and the new
-            state.
+            `(h, state)`, where h is what the step reads, `[batch, heads, size]`, and
+            `state` is the new state.
         """
 
     def stored(self, like: PyTree, state: PyTree) -> PyTree:
-        """`state`, cast to the dtypes of `like`; also with a time axis."""
+        """Casts `state`, which may have a time axis, to the dtypes of `like`."""
         return cast_like(like, state)
 
     def transition(self) -> tuple[Callable, Callable, Callable, Callable] | None:
-        """How the state after several steps depends on the state before them.
+        """Returns functions that map a state to the state after several steps.
+
+        The functions work with *maps*. A map is a nest of arrays that represents a
+        function from a state to the state some steps later, such as the factors A and B
+        of `A h + B`.
 
         Returns:
-            `(chunk, identity, constant, map)`, or None if the dependence has no simple
-            form. A *map* is a nest of arrays that represents a function from a state to
-            the state some steps later, such as the factors A and B of `A h + B`.
-            `chunk` is the method `chunk` with maps in place of states.
-            `identity(state)` is the map of each state to itself, for states like
-            `state`. `constant(state)` is the map of all states to `state`.
-            `map(transition, state)` is the state to which the map `transition` maps
-            `state`; both arguments are finite.
+            None if such maps have no simple form, which is the default. Otherwise, a
+            tuple of four functions:
+
+            - `chunk` is the method `chunk` with maps in place of states.
+            - `identity(state)` returns the map of each state to itself, for states with
+              the structure and shapes of `state`.
+            - `constant(state)` returns the map of all states to `state`.
+            - `map(transition, state)` applies the map `transition` to `state`. Both
+              arguments are finite.
         """
         return None

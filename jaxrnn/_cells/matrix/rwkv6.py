@@ -1,4 +1,4 @@
-"""The memory of RWKV-5 and RWKV-6: a linear attention that reads before it writes."""
+"""The memory of RWKV-5 and RWKV-6, linear attention that reads before it writes."""
 
 import dataclasses
 from typing import Any, final
@@ -17,7 +17,7 @@ from .memories import ChosenLoopCell
 class RWKV6Rule(LinearAttentionRule):
     """Linear attention with decays for each key, which reads the state before a step.
 
-    For each head, `h = q S`, and the new state S' is that of `LinearAttentionRule`.
+    Each head reads `h = q S`. `LinearAttentionRule` defines the new state S'.
     """
 
     key_decay: bool = True
@@ -33,16 +33,16 @@ class RWKV6Rule(LinearAttentionRule):
 class RWKV6MemoryCell(ChosenLoopCell[Array]):
     """The memory of RWKV-5 (Eagle) and RWKV-6 (Finch), without projections.
 
-    A step reads the state before it, and its own value with a bonus. For each head,
-    with a matrix S [key, value], and vectors as rows::
+    A step reads the previous state, and its own value, weighted by a bonus. For each
+    head, S is a matrix [key, value], and vectors are rows::
 
         output = scale q (S + outer(bonus * k, v))
         S'     = diag(exp(g)) S + outer(k, v)
 
-    Use the cell in a layer with its own projections, token shifts or norms. q is the
-    receptance r, the bonus is u, and `scale` is 1 in RWKV. Pass the logarithm g of the
-    decay, at most 0: in RWKV-6, `-exp(w)` for the w of each step; in RWKV-5, the same
-    g in all steps.
+    Use the cell in a layer that has its own projections, token shifts or norms. In
+    RWKV, q is the receptance r, the bonus is u, and `scale` is 1. g is the logarithm of
+    the decay, at most 0. RWKV-6 has `g = -exp(w)`, with another w at each step; RWKV-5
+    has the same g at all steps.
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `LinearAttentionInputs(q, k, v, g)` with q and k
@@ -54,12 +54,13 @@ class RWKV6MemoryCell(ChosenLoopCell[Array]):
         num_heads: `N`, the number of heads.
         key_size: `K`, the size of q and k in each head.
         value_size: `V`, the size of v in each head.
-        num_key_heads: `M`, which must divide `N`; None for `N`. The q and k of one key
-            head serve `N / M` consecutive heads.
-        scale: The factor of q; None for `1 / sqrt(K)`.
-        chunk_size: The largest number of steps that are computed together (a chunk);
-            None for 16. With None, CPUs scan small memories in calls that are not
-            differentiated. Results for different sizes differ only by rounding.
+        num_key_heads: `M`, the number of heads of q and k, which must divide `N`.
+            Default: `N`. Each q and k is shared by `N / M` consecutive heads.
+        scale: The factor of q. Default: `1 / sqrt(K)`.
+        chunk_size: The largest number of steps that are computed together (a chunk).
+            Results for different sizes differ only by rounding. Default: 16. By
+            default, CPUs also scan small memories step by step if the call is not
+            differentiated.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -88,12 +89,12 @@ class RWKV6MemoryCell(ChosenLoopCell[Array]):
         return {"bonus": ParamSpec((self.num_heads, self.key_size), zeros)}
 
     def project(self, params: Params, inputs: Any, dtype: DType) -> tuple[Any, Any]:
-        """The values of a step, which `output` reads too; see `MatrixMemoryCell`."""
+        """Returns the values of a step twice, because `output` also reads them."""
         _, values = super().project(params, inputs, dtype)
         return values, values
 
     def output(self, params: Params, h: Array, rest: LinearAttentionInputs) -> Array:
-        """What the step reads of the state before it, and of its own value."""
+        """Adds the step's own value, weighted by the bonus, to what the step read."""
 
         def with_own(h: Array, q: Array, k: Array, v: Array, bonus: Array) -> Array:
             return h + jnp.sum(q * bonus * k, axis=-1, keepdims=True) * v

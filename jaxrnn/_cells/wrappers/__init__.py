@@ -1,1 +1,1 @@
-"""Cells that hold other cells. A wrapper says what one step is, and no more."""
+"""Wrappers, which are cells that hold other cells and define only a single step."""

@@ -18,12 +18,12 @@ from ..step_checks import check_params
 
 
 def vector_size(size: Size, name: str = "cell", must: str = "output one vector") -> int:
-    """The size of the vector that `size` describes.
+    """Returns the size of the vector that `size` describes.
 
     Args:
         size: The size of a state or of an output.
         name: The name of the cell, for messages.
-        must: What the cell must do, for messages.
+        must: The requirement that the cell must meet, for messages.
 
     Raises:
         ValueError: If the size describes a nest or an array with several axes.
@@ -70,7 +70,7 @@ class WrapperCell(RNNCell[State]):
         return self.cell.zero_state(batch_size, dtype)
 
     def own_specs(self, depth: int) -> Specs:
-        """Specs of the wrapper's own parameters; by default, there are none.
+        """Specs of the wrapper's own parameters; by default, `{}`.
 
         `depth` is the size of the last axis of the inputs.
         """
@@ -112,13 +112,13 @@ class WrapperCell(RNNCell[State]):
 
 
 class MappedOutput(WrapperCell[State]):
-    """A wrapper that maps the output of its cell, at each step separately."""
+    """A wrapper that maps the output of its cell, separately for each step."""
 
     starts_from_zeros = property(lambda self: self.cell.starts_from_zeros)
 
     @abc.abstractmethod
     def map_output(self, inputs: PyTree, output: PyTree) -> PyTree:
-        """The output for the inputs and the cell's output of one step."""
+        """Computes the wrapper's output from one step's inputs and cell output."""
 
     def apply(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None = None
@@ -129,7 +129,7 @@ class MappedOutput(WrapperCell[State]):
 
 
 def unwrapped(cell: RNNCell) -> RNNCell:
-    """The cell inside wrappers that add neither parameters nor a scope."""
+    """Returns the cell inside wrappers that add neither parameters nor a scope."""
     while isinstance(cell, WrapperCell) and not isinstance(cell, ParamsWrapper):
         cell = cell.cell
     return cell
@@ -193,7 +193,8 @@ class ParamsWrapper(WrapperCell[State]):
             key: A random key.
             depth: The argument of `own_specs`.
             inputs: One step of inputs of the wrapped cell, as arrays or shapes.
-            dtype: The dtype of the parameters; None for the wrapped cell's default.
+            dtype: The dtype of the parameters. Default: the dtype that the wrapped cell
+                chooses.
 
         Raises:
             TypeError: If `key` is not a random key, or `dtype` is not a dtype.

@@ -47,12 +47,14 @@ class DropoutWrapper(WrapperCell[State]):
             in TensorFlow, and otherwise unused.
         dtype: The dtype of the inputs; required for variational dropout.
         seed: Wrappers with different seeds draw different masks from the same key.
-        dropout_state_filter_visitor: `visitor(substate)`, called from the top of the
-            state downwards. If the visitor returns False, no leaf of `substate` is
-            selected for dropout. If it returns True, a leaf is selected, and the
-            children of a nest are visited. If it returns a one-level structure of
-            bools, only the children marked True are visited. Without a visitor, all
-            leaves except c of an LSTM and TensorArrays are selected.
+        dropout_state_filter_visitor: `visitor(substate)`, which selects the leaves of
+            the state for dropout, from the top of the state downwards. Default: selects
+            all leaves except c of an LSTM and TensorArrays. The visitor may return:
+
+            - False: No leaf of `substate` is selected.
+            - True: If `substate` is a leaf, it is selected. If `substate` is a nest,
+              all its children are visited.
+            - A one-level structure of bools: Only the children marked True are visited.
         mask_per_row: Whether variational masks differ between rows, as in Keras. All
             steps of a row still share a mask. Keyword-only.
 
@@ -121,7 +123,7 @@ def dropped(wrapper: DropoutWrapper, salt: str, key: Key, tree: PyTree) -> PyTre
 
     Args:
         wrapper: The wrapper.
-        salt: What to drop: "input", "state" or "output".
+        salt: The kind of `tree`: "input", "state" or "output".
         key: The key of the step.
         tree: The inputs, the state or the output.
     """
@@ -155,12 +157,12 @@ def dropped(wrapper: DropoutWrapper, salt: str, key: Key, tree: PyTree) -> PyTre
 
 
 def key_of_cell(wrapper: DropoutWrapper, key: Key) -> Key:
-    """The key of the wrapped cell for a step, from the wrapper's key for the step."""
+    """Derives the key of the wrapped cell's step from the key of the wrapper's step."""
     return jax.random.fold_in(key, stream(wrapper, "cell", 0))
 
 
 def stream(wrapper: DropoutWrapper, salt: str, index: int) -> int:
-    """TensorFlow's seed for an operation, which the caller folds into a key."""
+    """Returns TensorFlow's seed of a dropout operation, to be folded into a key."""
     name = f"{wrapper.seed}{salt}_{index}".encode()
     digest = hashlib.md5(name, usedforsecurity=False)
     return int(digest.hexdigest()[:8], 16) & 0x7FFFFFFF
@@ -182,7 +184,7 @@ def _selected(visitor: Callable[[PyTree], PyTree], state: PyTree) -> PyTree:
     marks = jax.tree.leaves(verdict)
     if jax.tree_util.all_leaves([verdict]):
         marks *= len(children)
-    must = f"return a bool, or {len(children)} bools, one for each part of a nest"
+    must = f"return a bool, or {len(children)} bools, one for each child of the nest"
     expect(len(marks) == len(children), "dropout_state_filter_visitor", must, verdict)
     selected = [
         _selected(visitor, child) if mark else jax.tree.map(lambda _: False, child)

@@ -34,8 +34,8 @@ from .base import MappedOutput, vector_size
 def _as_output_fn(name: str, value: Any) -> Any:
     """Returns the function; raises TypeError unless JAX's caches can hold it.
 
-    They hold functions by weak references, which objects such as
-    `operator.itemgetter(0)` do not support.
+    The caches hold weak references to functions. Objects such as
+    `operator.itemgetter(0)` do not support weak references.
     """
     check_function(name, value)
     fits = type(value).__weakrefoffset__ and isinstance(value, Hashable)
@@ -56,9 +56,9 @@ class OutputFunctionWrapper(MappedOutput[State]):
     Attributes:
         cell: The wrapped cell.
         output_fn: `output_fn(output)`, a function of the output of one step, each leaf
-            `[batch, ...]`. It must treat each row separately, and return arrays
-            `[batch, ...]`. It may be called with zeros for a row of length 0, so its
-            result and its derivative must be finite there. Functions are compared by
+            `[batch, ...]`. The function must treat each row separately, and return
+            arrays `[batch, ...]`. Its result and its derivative must be finite for
+            zeros, which it may receive for a row of length 0. Functions are compared by
             identity, so JAX compiles again for each new `lambda`.
 
     Raises:
@@ -88,7 +88,7 @@ class OutputFunctionWrapper(MappedOutput[State]):
         return self._checked(self.output_fn(output), rows)
 
     def _checked(self, mapped: PyTree, rows: int | None) -> PyTree:
-        """Returns the result of the function; None allows any number of rows."""
+        """Returns the checked result of the function; rows=None allows any number."""
         leaves = jax.tree.leaves(mapped, is_leaf=lambda leaf: leaf is None)
         fits = all(x is not None and has_shape(x, (rows, ...)) for x in leaves)
         axes = f"[{'batch' if rows is None else rows}, ...]"
@@ -107,8 +107,10 @@ def _as_cells(name: str, value: Sequence[object]) -> tuple[RNNCell, ...]:
         # Modules and bound cells can be called too, but are pytrees or dataclasses.
         is_leaf = jax.tree_util.all_leaves([each])
         if callable(each) and is_leaf and not dataclasses.is_dataclass(each):
-            fix = "A function maps the output of the cell before it in the list; apply "
-            fix += "this one to the inputs of the stack."
+            fix = (
+                "A function maps the output of the cell before it in the list. To map "
+                "the inputs of the stack, call the function before the stack."
+            )
             expect(cells, f"{name}[{i}]", "be a cell, not a function", each, fix)
             function = _as_output_fn(f"{name}[{i}]", each)
             cells[-1] = OutputFunctionWrapper(cells[-1], function)
@@ -137,14 +139,15 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
 
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share the object's parameters, which are stored under its first
-    index, and `init` warns; `owners` in the repr then lists these indices. Equal cells
-    do not share parameters: `[LSTMCell(5) for _ in range(2)]` has two sets. Different
-    wrappers around one object do not share parameters either; functions do not matter.
+    index, and `init` warns. In the repr, `owners` then lists this index for each layer.
+    A function after a cell does not change this. Equal cells do not share parameters:
+    `[LSTMCell(5) for _ in range(2)]` has two sets. Nor do different wrappers around one
+    object share parameters.
 
     Attributes:
         cells: A list or tuple of cells, from the inputs upwards. A function of the
-            output of one step may follow a cell. The attribute is a tuple of cells, of
-            which some are an `OutputFunctionWrapper`.
+            output of one step may follow a cell. The attribute stores a tuple of cells,
+            in which an `OutputFunctionWrapper` holds a cell and its function.
         state_is_tuple: True for a tuple of the cells' states. False for one array that
             concatenates the states; each state must then be one vector.
 
@@ -168,12 +171,12 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
 
     cells: tuple[RNNCell[State], ...] = fields.checked(_as_cells)
     state_is_tuple: bool = fields.flag(True)
-    # For each layer, the first layer with the same object, whose parameters both use.
-    # Comparisons include this field; the repr shows it if layers share parameters.
+    # For each layer, the index of the first layer with the same object; both layers use
+    # the parameters of the first. Comparisons include this field.
     owners: tuple[int, ...] = dataclasses.field(init=False, repr=False, default=())
 
     if TYPE_CHECKING:
-        # A list and functions are accepted too; the field holds what they become.
+        # The argument may be a list with functions; the field is a tuple of cells.
         def __init__(
             self,
             cells: Sequence[RNNCell[State] | Callable[[PyTree], PyTree]],
@@ -195,7 +198,7 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
 
     @property
     def state_size(self) -> Size:
-        """A tuple of the cells' state sizes, or the sum of the sizes."""
+        """A tuple of the cells' state sizes; with one array as the state, their sum."""
         if not self.state_is_tuple:
             return sum(self._widths())
         return tuple(cell.state_size for cell in self.cells)

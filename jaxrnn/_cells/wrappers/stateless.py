@@ -1,4 +1,4 @@
-"""Wrappers without their own parameters or states, for residual sums and devices."""
+"""`ResidualWrapper` and `DeviceWrapper`, which add neither parameters nor states."""
 
 from collections.abc import Callable
 from typing import Any, final
@@ -23,8 +23,8 @@ class ResidualWrapper(MappedOutput[State]):
     Attributes:
         cell: The wrapped cell.
         residual_fn: `residual_fn(inputs, outputs)`, a function of one step, which
-            replaces the sum, treats each row separately, and returns arrays with the
-            shapes of `output_size`; None for the sum.
+            replaces the sum. The function must treat each row separately, and return
+            arrays with the shapes of `output_size`. Default: the sum.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or `residual_fn` is not a function.
@@ -47,7 +47,7 @@ class ResidualWrapper(MappedOutput[State]):
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
-    fix = "It is added to the output. To combine them otherwise, pass a `residual_fn`."
+    fix = "They are added to the output. For another operation, pass a `residual_fn`."
     check_like("inputs", inputs, output, strict=False, any_dtype=True, fix=fix)
     return jax.tree.map(jnp.add, with_structure(output, inputs), output)
 
