@@ -49,9 +49,9 @@ from .._batching.windows import Window
 from .._run.arguments import as_integer_lengths, as_lengths, check_rows_of_state
 from .._run.until_finished import Carry
 
-# On CPUs, an unrolled loop compiles to a larger program that is no faster. With 32
-# unrolled steps (TensorFlow's default `parallel_iterations`), compilation would take
-# ten times as long as without unrolling.
+# The limit keeps compilation fast. With 32 unrolled steps (TensorFlow's default of
+# `parallel_iterations`), compilation would take ten times as long as without unrolling,
+# and on CPUs the larger program would be no faster.
 MAX_UNROLL = 4
 OF_A_LIST = (
     "Each element of a list or tuple is a separate input. To make one array, call "
@@ -146,7 +146,7 @@ def check_both_lists(cells_fw: Sequence[object], cells_bw: Sequence[object]) -> 
 
 
 def check_is_no_record(inputs: PyTree) -> None:
-    """Raises ValueError for a pack or a window, of which a run reads several fields."""
+    """Raises ValueError for a `Packed` or a `Window`, which is not a nest of inputs."""
     fix = "Pass `packed.inputs`, with `packed.lengths` and `resets=packed.resets`."
     expect(not isinstance(inputs, Packed), "inputs", "be arrays", inputs, fix)
     fix = "Pass `window.inputs`, with `sequence_length=window.sequence_length`."
@@ -172,7 +172,7 @@ def as_padded(inputs: PyTree, time_major: bool) -> tuple[PyTree, tuple, int]:
     named = named_inputs(inputs)
     axes = ("[time, batch, ...]", "[batch, time, ...]")[axis]
     rows, steps = ((":, None", "None"), ("None", ":, None"))[axis]
-    # If a leaf has a time axis, the list is a nest of sequences, not a list of steps.
+    # A list whose leaves have a time axis is a nest of sequences, not a list of steps.
     has_sequences = any(leaf.ndim > 2 for _, leaf in named)
     is_list = type(inputs) in (list, tuple) and not has_sequences
     for name, leaf in named:
@@ -215,7 +215,7 @@ def as_steps(inputs: Sequence[PyTree]) -> PyTree:
         check_rank(name, leaf, least, "[batch, ...]", fix)
     check_same_size(named, fix="Each entry of `inputs` is one step of all rows.")
     fix = (
-        "All steps must have the same structure, shapes and dtypes. For other steps, "
+        "All steps must have the same structure, shapes and dtypes. If they differ, "
         "call `output, state = cell(inputs, state)` for each step."
     )
     for i, step in enumerate(steps):
@@ -223,7 +223,7 @@ def as_steps(inputs: Sequence[PyTree]) -> PyTree:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *steps)
 
 
-# What `loop_fn` of `raw_rnn` returns.
+# Advice about the values that `loop_fn` of `raw_rnn` returns.
 _EMIT_FIX = (
     "At time 0, `emit_output` describes one row: return arrays without a batch axis, "
     "`()` to emit nothing, or None to emit outputs of `cell.output_size`."
@@ -245,16 +245,16 @@ def first_values(cell: RNNCellLike, returned: PyTree) -> Values:
 
     Returns:
         `(finished, next_input, initial_state, emit_types, loop_state)`. `finished` is
-        bool: `[batch]`, a scalar, or of the shape that all masked values share. The
-        first input and the initial state have leaves `[batch, ...]`. `emit_types` has a
-        `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a step emits. The
-        initial loop state may be None.
+        bool: `[batch]`, a scalar, or the shape that the state and the emitted values
+        share. The first input and the initial state have leaves `[batch, ...]`.
+        `emit_types` has a `jax.ShapeDtypeStruct` `[batch, ...]` for each leaf that a
+        step emits. The initial loop state may be None.
 
     Raises:
-        ValueError: If `loop_fn` did not return five values; if the state does not have
-            the structure of `cell.state_size`; if batch sizes disagree.
+        ValueError: If `loop_fn` did not return five values, the state does not have the
+            structure of `cell.state_size`, or batch sizes disagree.
         EntryError: If `next_input` holds no array, or holds a scalar.
-        TypeError: If `finished` is not bool; if a leaf is not an array.
+        TypeError: If `finished` is not bool, or a leaf is not an array.
     """
     finished, next_input, state, template, loop_state = _five(returned)
     next_input = as_arrays("next_input", next_input)
@@ -270,7 +270,8 @@ def first_values(cell: RNNCellLike, returned: PyTree) -> Values:
     what = "the first `next_cell_state` (see `cell.state_size`)"
     check_structure(what, cell.state_size, masked, strict=True)
     emit_types = _emit_types(cell, template, state, rows)
-    # As in TensorFlow, `finished` may also have the shape of all masked values.
+    # As in TensorFlow, `finished` may also have the shape of the state and the emitted
+    # values, if they share one shape.
     shapes = {x.shape for x in jax.tree.leaves((masked, emit_types)) if np.ndim(x)}
     finished = _as_finished(finished, (rows,), *shapes if len(shapes) == 1 else ())
     if finished.ndim:
@@ -345,7 +346,7 @@ def _emit_types(
 
 
 def with_notes(fn: Callable, what: str) -> Callable:
-    """Wraps a function to add notes to the errors that the function raises."""
+    """Wraps a function so that notes are added to the errors that it raises."""
 
     def noted(*args: object) -> PyTree:
         with error_note(f"Raised by {what}."):
@@ -363,7 +364,7 @@ def with_notes(fn: Callable, what: str) -> Callable:
 
 
 def as_dtype_or_none(dtype: DType | None) -> DType | None:
-    """The dtype that JAX uses for `dtype`, so that inner drivers do not warn again."""
+    """The dtype that JAX uses for `dtype`, so that inner calls do not warn again."""
     return None if dtype is None else as_dtype(dtype)
 
 

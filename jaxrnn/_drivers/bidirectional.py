@@ -60,12 +60,12 @@ def bidirectional_dynamic_rnn(
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays with equal time and batch sizes.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, time]`; None for all steps.
+            `[0, time]`. Default: all steps.
         initial_state_fw: The forward state before each row's first step, with the
-            structure of `cell_fw.state_size`, each leaf `[batch, ...]`; None for the
+            structure of `cell_fw.state_size`, each leaf `[batch, ...]`. Default: the
             zero state.
         initial_state_bw: The backward state before each row's last step, with the
-            structure of `cell_bw.state_size`, each leaf `[batch, ...]`; None for the
+            structure of `cell_bw.state_size`, each leaf `[batch, ...]`. Default: the
             zero state.
         dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
             required unless both initial states are given.
@@ -74,11 +74,11 @@ def bidirectional_dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at the
-            first step of each span. Both directions start each span from the zero
-            state; the backward direction starts at the span's last step. The first
-            span that a direction reads starts from the initial state of the
-            direction instead. If `resets` is true at a row's first step, however, the
-            forward direction ignores `initial_state_fw`.
+            first step of each episode. Both directions start each episode from the zero
+            state, the backward direction at the episode's last step. But a direction
+            starts the first episode that it reads from its initial state. If `resets`
+            is true at a row's first step, however, the forward direction ignores
+            `initial_state_fw`.
         implementation: As in `dynamic_rnn`.
         mask: As in `dynamic_rnn`.
         return_states: Whether to also return the states after every step.
@@ -88,12 +88,12 @@ def bidirectional_dynamic_rnn(
         `dynamic_rnn`. To concatenate the outputs, use
         `jnp.concatenate(outputs, axis=-1)`. With `return_states`, the result has a
         third pair, `(states_fw, states_bw)`, in the order of the inputs: step t of
-        `states_bw` is the backward state after `x[t]`. Past a row's length, `states_bw`
-        holds the final backward state. At a masked step, `states_bw` holds the state
-        after the row's next valid step or, after the last valid step, the initial
-        backward state; zeros if there is a reset between. In the padding,
-        `states_bw` therefore differs between a mask without gaps and the lengths that
-        describe the same steps.
+        `states_bw` is the backward state after the backward cell has read `x[t]`. Past
+        a row's length, `states_bw` holds the final backward state. At a masked step,
+        `states_bw` holds the state after the row's next valid step. If no valid step
+        follows, `states_bw` holds the initial backward state. If a reset lies between,
+        `states_bw` holds zeros instead. In padding, `states_bw` with a `mask` therefore
+        differs from `states_bw` with lengths for the same steps.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.
@@ -138,16 +138,16 @@ def run_backward(
     keep_order: bool = True,
     **options: Any,
 ) -> tuple[PyTree, ...]:
-    """Runs `dynamic_rnn` from the last valid step of each row to its first.
+    """Runs `dynamic_rnn` from the last valid step of each row to the first.
 
-    With a mask, all steps are reversed, including the padding. `keep_order` puts the
-    outputs into the order of the inputs; otherwise, the output of a row's last step
-    comes first.
+    With a mask, all steps are reversed, including the padding. With `keep_order`, the
+    outputs are returned in the order of the inputs. Otherwise, the output of a row's
+    last step comes first.
     """
     inputs, shape, axis = as_padded(inputs, time_major)
     mask = as_mask(mask, sequence_length, shape, axis)
     must = "be None if a mesh divides time and rows are reversed"
-    fix = "Pass `mask`: true at the steps before each row's length."
+    fix = "Pass a `mask` instead, which is true at the valid steps of each row."
     is_whole = spec_of_divided_time(inputs, axis) is None or sequence_length is None
     expect(is_whole, "sequence_length", must, sequence_length, fix)
     lengths = as_lengths(sequence_length, shape[1 - axis], time=shape[axis])
@@ -201,15 +201,15 @@ def static_bidirectional_rnn(
         cell_bw: The cell of the backward direction, with separate parameters.
         inputs: A list or tuple with the inputs of each step, as in `static_rnn`.
         initial_state_fw: The forward state before each row's first step, with the
-            structure of `cell_fw.state_size`, each leaf `[batch, ...]`; None for the
+            structure of `cell_fw.state_size`, each leaf `[batch, ...]`. Default: the
             zero state.
         initial_state_bw: The backward state before each row's last step, with the
-            structure of `cell_bw.state_size`, each leaf `[batch, ...]`; None for the
+            structure of `cell_bw.state_size`, each leaf `[batch, ...]`. Default: the
             zero state.
         dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
             required unless both initial states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, time]`; None for all steps.
+            `[0, time]`. Default: all steps.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
         implementation: As in `dynamic_rnn`.
 
@@ -251,7 +251,7 @@ def joined(fw: PyTree, bw: PyTree, axis: int) -> PyTree:
     Raises:
         ValueError: If the structures differ, or if sizes along other axes differ.
     """
-    fix = "The outputs of `cell_fw` and `cell_bw` are concatenated leaf by leaf."
+    fix = "Both cells need outputs of one structure, to be concatenated leaf by leaf."
     check_structure("the output of `cell_bw`", fw, bw, strict=False, fix=fix)
     bw = with_structure(fw, bw)
     return jax.tree.map(lambda *pair: jnp.concatenate(pair, axis), fw, bw)

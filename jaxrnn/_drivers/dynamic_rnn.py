@@ -38,8 +38,8 @@ from .._run.run_cell import run_cell
 from .arguments import as_padded, as_scope, as_unroll, check_is_cell
 
 _OF_PART = (
-    "With `axis_name`, a device passes its part of inputs, masks and resets, and for "
-    "its rows the lengths and states of the whole sequences."
+    "With `axis_name`, each device passes only its own steps of inputs, masks and "
+    "resets, but the lengths and states of the whole sequences."
 )
 
 
@@ -137,10 +137,10 @@ def dynamic_rnn(
     GPUs, the loop runs over the whole time axis. Linear recurrences
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
     `DeltaMemoryCell`, compute many steps at once, over the whole time axis. Any
-    other cell runs step by step over the whole time axis. A single step needs no loop:
-    it costs what a call of the cell costs. `explain` says which loop runs a cell, and
-    why no faster loop does. So does the logger "jaxrnn" at level DEBUG, when the loop
-    is compiled.
+    other cell runs step by step over the whole time axis. A single step costs as much
+    as a call of the cell. `explain` says which loop runs a cell, and why no faster loop
+    does. The logger "jaxrnn" reports the same at level DEBUG, when the loop is
+    compiled.
 
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object with `state_size`,
@@ -150,29 +150,30 @@ def dynamic_rnn(
             of such arrays with equal time and batch sizes. In each step, the cell
             receives a nest with the same structure, each leaf `[batch, ...]`.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, time]`; None for all steps. A list or NumPy array with a length above
-            `time` raises a warning; JAX arrays are not read. Inputs past a row's
-            length, even NaN, do not affect outputs, states or gradients. For rows of
-            length 0, the cell is evaluated on zeros, and must return finite results.
+            `[0, time]`. Default: all steps. A length above `time` in a list or NumPy
+            array raises a warning; the values of JAX arrays are not checked. Inputs
+            past a row's length, even NaN, do not affect outputs, states or gradients.
+            For rows of length 0, the cell is evaluated on zeros, and must return finite
+            results.
         initial_state: The state before the first step, with the structure of
-            `cell.state_size`, each leaf `[batch, ...]`; None for the cell's zero state,
+            `cell.state_size`, each leaf `[batch, ...]`. Default: the cell's zero state,
             which requires `dtype`. Scalar leaves are shared by all rows and are updated
-            until the longest row ends. As in TensorFlow, a plain tuple `(c, h)` is
-            accepted instead of an `LSTMStateTuple`, with a warning, and the final state
-            is then also a plain tuple. With lengths, a plain tuple raises a TypeError.
-        dtype: The dtype of the zero state and of the outputs: real, complex or integer.
-            None for the dtype that all leaves of `initial_state` share. Nothing is
+            until the longest row ends. As in TensorFlow, a plain tuple `(c, h)` may
+            replace an `LSTMStateTuple`; this raises a warning, and the final state is
+            then a plain tuple too. With lengths, a plain tuple raises a TypeError.
+        dtype: The dtype of the zero state and of the outputs, real, complex or integer.
+            Default: the dtype that all leaves of `initial_state` share. Nothing is
             cast: inputs, parameters and `initial_state` may be complex even if `dtype`
             is real.
         parallel_iterations: The number of steps to unroll per loop iteration, at most
             4, for cells that run step by step. Other cells ignore the argument.
             Unrolling may change results by rounding.
-        swap_memory: Selects what the forward pass saves for the backward pass. False
-            saves everything that the backward pass reads. For long sequences, pass True
-            or a strategy from `jaxrnn.memory`. True recomputes parts of about
-            sqrt(time) steps from saved states, which are stored in host memory if the
-            device has separate memory. Results with different values may differ by
-            rounding.
+        swap_memory: Selects the arrays that the forward pass saves for the backward
+            pass. False saves everything that the backward pass reads. For long
+            sequences, pass True or a strategy from `jaxrnn.memory`. True saves the
+            state about every sqrt(time) steps, and recomputes the steps between.
+            If the device has separate memory, True saves these states in host memory.
+            Results with different values may differ by rounding.
         time_major: Whether time is the first axis of inputs and outputs. True saves two
             transposes.
         scope: The name of the loop in profiles; "rnn" by default.
@@ -184,40 +185,49 @@ def dynamic_rnn(
             steps, so NaN in any episode makes these gradients NaN. Resets past a row's
             length are ignored.
         reset_state: The state that rows are reset to, with the structure of
-            `initial_state`, each leaf `[batch, ...]`; None for the cell's zero state,
+            `initial_state`, each leaf `[batch, ...]`. Default: the cell's zero state,
             even if `initial_state` is given. Scalar leaves and read-only parts are not
             reset.
-        implementation: The loop that runs the cell. "scan" is a scan of single steps,
-            the reference, for every cell: every other loop must give the same results.
-            If a result or a gradient looks wrong, first compare it with this loop.
-            "scan" raises an error if time is divided over devices. For an `AffineCell`,
-            "xla" is a loop compiled by XLA, and "native" is the package's own C++ loop;
-            it supports LSTMs, GRUs and basic RNNs with tanh, relu or sigmoid, in
-            float32 on CPUs. Default: "native" on a single CPU device or in a CPU
-            `shard_map`, if built and supported, and if there are enough steps for it to
-            be faster; otherwise "xla". For a single step, "xla" is the step itself.
-            "jla" and "deltanet_tpu" run a matrix memory with the published kernels of
-            the packages `jax-linear-attention`, for Hopper GPUs, and `deltanet-tpu`,
-            for TPUs: in reverse mode, in float32 or less, with resets to zeros, and
-            only if all values are finite. If there are no rows or no steps, the choice
-            has no effect.
+        implementation: The loop that runs the cell. All loops give the same results, up
+            to rounding. If there are no rows or no steps, the choice has no effect.
+
+            - None, the default, selects a loop for the cell. For an `AffineCell`, this
+              is "native" on a single CPU device or in a CPU `shard_map`, if the native
+              loop was built, supports the cell, and is faster for this number of
+              steps. Otherwise, it is "xla".
+            - "scan" is a scan of single steps, for every cell. If a result or a
+              gradient looks wrong, first compare it with this loop. If time is divided
+              over devices, "scan" raises an error.
+            - "xla" is a loop compiled by XLA, for an `AffineCell`. A single step runs
+              without a loop.
+            - "native" is the package's own C++ loop, in float32 on CPUs, for LSTMs,
+              GRUs and basic RNNs with tanh, relu or sigmoid.
+            - "jla" is a kernel of the package `jax-linear-attention`, for matrix
+              memories on Hopper GPUs.
+            - "deltanet_tpu" is a kernel of the package `deltanet-tpu`, for matrix
+              memories on TPUs.
+
+            The last two support reverse mode only, in float32 or narrower dtypes. They
+            can reset states only to zeros, and require all values to be finite.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
-            steps. Use `mask` instead of `sequence_length`. At masked steps, where
-            `mask` is false, a row keeps its state and outputs zeros, and its inputs,
-            even NaN, have no effect; only a reset does. Random keys are numbered by
-            valid steps: a row's first valid step uses the key of step 0, unless the
-            rows of the cell interact (`RNNCell.rows_interact`). Each leaf of the state
-            must have a batch axis, even if the mask has no gaps. For a state with
-            scalar leaves or TensorArrays, pass `sequence_length`. None for no mask.
+            steps. Default: no mask. Use `mask` instead of `sequence_length`. At masked
+            steps, where `mask` is false, a row keeps its state and outputs zeros, and
+            its inputs, even NaN, have no effect. A reset at a masked step takes effect.
+            Random keys are numbered by valid steps: a row's first valid step uses the
+            key of step 0, unless the rows of the cell interact
+            (`RNNCell.rows_interact`). Each leaf of the state must have a batch axis,
+            even if the mask has no gaps. For a state with scalar leaves or
+            TensorArrays, pass `sequence_length` instead.
         return_states: Whether to also return the state after every step. The state
             before a step is the state after the previous step or, for the first step,
             the initial state.
         axis_name: In `jax.shard_map`, the name of the mesh axis that divides time, or a
-            tuple of names. Each device passes its part of `inputs`, `mask` and
-            `resets`, and for its rows the lengths and states of the whole sequences.
-            Without the name, a device runs its part as a sequence of its own. Only for
-            linear recurrences, matrix memories and `ShortConvCell`. On an explicit
-            mesh, omit the name: the sharding of the inputs shows how time is divided.
+            tuple of names. Each device passes its own steps of `inputs`, `mask` and
+            `resets`, but the lengths and states of the whole sequences, for its rows.
+            Without `axis_name`, each device runs its steps as a separate sequence.
+            Supported for linear recurrences, matrix memories and `ShortConvCell`. On an
+            explicit mesh, omit the name, because the sharding of the inputs shows how
+            time is divided.
 
     Returns:
         `(outputs, state)`. `outputs` has the structure of `cell.output_size`, each leaf
@@ -229,14 +239,18 @@ def dynamic_rnn(
         the row keeps, which after a reset at a masked step is its reset state.
 
     Raises:
-        TypeError: If `cell` is not a cell; if the cell changes the dtypes of its state;
-            if an argument has the wrong type.
-        ValueError: If `inputs` is None or has rank less than 3; if `inputs` holds no
-            array (also an IndexError, as in TensorFlow); if shapes disagree; if neither
-            `initial_state` nor `dtype` is given; if `reset_state` is given without
-            `resets`; if both `mask` and `sequence_length` are given; if
-            `implementation` cannot run this cell; with `mask` or `return_states`, if a
-            leaf of the state has no batch axis.
+        TypeError: If `cell` is not a cell, the cell changes the dtypes of its state, or
+            an argument has the wrong type.
+        ValueError: In these cases:
+
+            - `inputs` is None or has rank less than 3, or shapes disagree.
+            - `inputs` holds no array. The error is then also an IndexError, as in
+              TensorFlow.
+            - Neither `initial_state` nor `dtype` is given.
+            - `reset_state` is given without `resets`.
+            - Both `mask` and `sequence_length` are given.
+            - `implementation` cannot run this cell.
+            - With `mask` or `return_states`, a leaf of the state has no batch axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -316,7 +330,7 @@ def given_to(
     lengths = as_lengths(lengths, shape[1 - axis], time=longest)
     keeps_states = as_bool("return_states", return_states)
     strategy = as_strategy("swap_memory", swap_memory, (cell, inputs, state))
-    # Beside lengths, only resets and cells whose rows interact read a mask.
+    # If there are lengths, only resets and cells whose rows interact need the mask too.
     reads_mask = lengths is None or resets is not None or rows_interact(cell)
     return Given(
         inputs=inputs,

@@ -35,15 +35,16 @@ class Explanation:
 
     Attributes:
         title: The cell and the shape of the run.
-        loop: The name of the loop; see `Choice.name`.
-        reason: Why no faster loop runs; empty if none is faster.
-        saved: The bytes that the forward pass saves for the backward pass, without the
-            cell's arrays, the inputs and the initial state: the ints `saved.device`, on
-            the device, and `saved.host`, on the host.
+        loop: The name of the loop, such as "xla"; see `Choice.name`.
+        reason: Why no faster loop runs; empty if no loop is faster.
+        saved: The bytes that the forward pass saves for the backward pass, except the
+            cell's arrays, the inputs and the initial state. `saved.device` counts
+            device memory, and `saved.host` host memory.
         platform: The platform of the program, such as "cpu".
         strategy: The memory strategy that `swap_memory` selects.
-        part: The number of steps in a part of the strategy; None if the strategy does
-            not divide the steps into parts.
+        part: If the strategy divides the steps into parts, such as the parts that
+            `Recompute` recomputes one after another, the number of steps in a part.
+            Otherwise, None.
     """
 
     title: str
@@ -75,7 +76,7 @@ def explain(*args: object, **options: object) -> Explanation:
         *args: The arguments of `dynamic_rnn`. Every array may also be a
             `jax.ShapeDtypeStruct`.
         **options: More arguments of `dynamic_rnn`, by name. With `axis_name`, the
-            result describes the run of one device's part.
+            result describes the run of one device over its own steps.
 
     Returns:
         An `Explanation`. Print it, or read its attributes.
@@ -109,7 +110,7 @@ def explain(*args: object, **options: object) -> Explanation:
         arguments = with_arrays(arrays)
         given = given_to(**arguments)
         if arguments["axis_name"] is not None:
-            # Refuses cells that need all steps.
+            # Raises an error if the cell cannot run with divided time.
             divided_time_of(arguments["cell"], given.implementation)
         cell, run, gaps = prepared(arguments["cell"], given)
         choice = choose(cell, run, given.plan)
@@ -134,9 +135,9 @@ def explain(*args: object, **options: object) -> Explanation:
 
 
 def types_of_arrays(tree: PyTree) -> tuple[list[PyTree], Callable[[list], PyTree]]:
-    """The types of the arrays in a nest, and a function that puts arrays in it.
+    """Returns the types of a nest's arrays, and a function that replaces the arrays.
 
-    Other leaves, such as strings, stay as they are.
+    The function takes a list of arrays. It keeps other leaves, such as strings.
     """
     leaves, structure = jax.tree.flatten(in_native_order(tree))
     places = [
@@ -146,7 +147,7 @@ def types_of_arrays(tree: PyTree) -> tuple[list[PyTree], Callable[[list], PyTree
     ]
 
     def type_of(x: Shaped) -> jax.ShapeDtypeStruct:
-        # JAX computes with other dtypes than NumPy, unless `jax_enable_x64` is set.
+        # Without `jax_enable_x64`, JAX narrows 64-bit dtypes of NumPy arrays.
         dtype = x.dtype if isinstance(x, jax.ShapeDtypeStruct) else jax.typeof(x).dtype
         sharding = getattr(x, "sharding", None)
         return jax.ShapeDtypeStruct(x.shape, dtype, sharding=sharding)
@@ -159,7 +160,7 @@ def types_of_arrays(tree: PyTree) -> tuple[list[PyTree], Callable[[list], PyTree
 
 
 def saved_bytes(loss: Callable, types: PyTree) -> Bytes:
-    """The bytes that `loss(arrays)` saves for the backward pass, except the arrays."""
+    """Counts the bytes that `loss(arrays)` saves for its gradient, except `arrays`."""
     found = []
 
     def save(arrays: PyTree) -> None:
@@ -174,12 +175,12 @@ def saved_bytes(loss: Callable, types: PyTree) -> Bytes:
 
 
 def bytes_of(types: PyTree) -> int:
-    """The size of all arrays of a nest."""
+    """The size in bytes of all arrays of a nest."""
     return sum(math.prod(x.shape) * x.dtype.itemsize for x in jax.tree.leaves(types))
 
 
 def as_text(count: int) -> str:
-    """A number of bytes, such as `1.3 MiB`."""
+    """Formats a number of bytes, as in "1.3 MiB"."""
     for name, unit in _UNITS.items():
         if count >= unit:
             return f"{count / unit:.1f} {name}"

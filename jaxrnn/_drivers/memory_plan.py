@@ -1,4 +1,4 @@
-"""`memory_plan`: reports the memory of each memory strategy."""
+"""`memory_plan`: reports the memory that training needs under each strategy."""
 
 import dataclasses
 import functools
@@ -22,7 +22,7 @@ from .explain import Bytes, as_text, bytes_of, explain, types_of_arrays
 _ON_DEVICE = (Keep(), Recompute(1), Recompute())
 _USUAL = (*_ON_DEVICE, Offload(Keep()), Offload(), Offload(Recompute(64)))
 _HEAD = ("strategy", "saved", "saved on host", "peak", "peak on host")
-# XLA counts the bytes of an array with 64 bits, and ends the process if the count
+# XLA counts the bytes of an array with 64 bits, and aborts the process if the count
 # overflows.
 _MOST_BYTES = 2**60
 
@@ -33,18 +33,17 @@ class PlannedStrategy:
 
     Attributes:
         strategy: The strategy.
-        saved: The bytes that the forward pass saves for the backward pass: the ints
-            `saved.device`, on the device, and `saved.host`, on the host.
-        peak: Bytes that the compiled program needs in addition to its arguments and
+        saved: The bytes that the forward pass saves for the backward pass.
+            `saved.device` counts device memory, and `saved.host` host memory.
+        peak: The bytes that the compiled program needs in addition to its arguments and
             results (the inputs, the parameters and the gradients of the parameters).
-            These bytes include the saved bytes. On a CPU, where host and device share
-            one memory, all bytes count as device memory. On a TPU or GPU, the number is
-            the compiler's `peak_memory_in_bytes` without the arguments and results, or
-            the size of all temporary arrays, whichever is less; the size of temporary
-            arrays is less for strategies that store arrays on the host. A TPU's
-            compiler rejects programs for which the sum of peak, arguments and results
-            exceeds the memory of the device. On a TPU, the number may leave out fast
-            memory.
+            `peak` includes `saved`. On a CPU, where host and device share one memory,
+            all bytes count as device memory. On a TPU or GPU, `peak.device` is the
+            smaller of two upper bounds from the compiler: `peak_memory_in_bytes`
+            without the arguments and results, and the size of all temporary arrays.
+            The second is smaller for strategies that store arrays on the host. A TPU's
+            compiler rejects a program if peak, arguments and results together exceed
+            the memory of the device. On a TPU, `peak` may exclude fast memory.
     """
 
     strategy: Strategy
@@ -58,12 +57,12 @@ class MemoryPlan:
 
     Attributes:
         title: The cell and the shape of the run.
-        rows: A record for each strategy, in the given order: `row.strategy`;
-            `row.saved`, the bytes that the forward pass saves for the backward pass;
-            and `row.peak`, the bytes that the compiled program needs in addition to its
-            arguments and results. `saved` and `peak` are pairs of ints: `peak.device`
-            is device memory, and `peak.host` is host memory. On a CPU, where host and
-            device share one memory, all bytes of `peak` count as device memory.
+        rows: A `PlannedStrategy` for each strategy, in the given order. `row.strategy`
+            is the strategy. `row.saved` are the bytes that the forward pass saves for
+            the backward pass. `row.peak` are the bytes that the compiled program needs
+            in addition to its arguments and results. `saved` and `peak` are pairs of
+            ints, such as `peak.device` and `peak.host`. On a CPU, where host and device
+            share one memory, all bytes of `peak` count as device memory.
         inputs: The size of the inputs in bytes.
         outputs: The size of the outputs in bytes.
         device: The kind of device that the programs are compiled for, in JAX's naming,
@@ -118,7 +117,7 @@ def memory_plan(
         inputs: As in `dynamic_rnn`. Every array may also be a `jax.ShapeDtypeStruct`.
         *args: More arguments of `dynamic_rnn`.
         strategies: A list of values of `swap_memory`.
-        device: The device to compile for. None for JAX's default device. A device from
+        device: The device to compile for. Default: JAX's default device. A device from
             `jax.experimental.topologies` does not need to be present.
         **options: Arguments of `dynamic_rnn` by name, except `swap_memory`.
 
@@ -129,7 +128,7 @@ def memory_plan(
         TypeError: If `cell` is not a bound cell, if `swap_memory` is given, if an entry
             of `strategies` is not a strategy, or if `device` is not a device; see also
             `dynamic_rnn`.
-        ValueError: If the memory of a strategy exceeds what XLA can count; see also
+        ValueError: If a strategy needs more bytes than XLA can count; see also
             `dynamic_rnn`.
         jax.errors.JaxRuntimeError: If XLA rejects a program that exceeds the memory of
             the device. A note names the strategy, so that you can remove this strategy
@@ -188,7 +187,8 @@ def memory_plan(
         floats = [x.real for x in jax.tree.leaves(state) if is_float(x)]
         return sum((jnp.sum(x.astype(jnp.float32)) for x in floats), jnp.float32(0))
 
-    # What each strategy saves, and then the memory of each program.
+    # Check the saved bytes before any program is compiled, because XLA aborts the
+    # process if it cannot count the bytes of an array.
     found = [call(explain, strategy, params, others) for strategy in planned]
     largest = max(bytes_of((params, others)), *(sum(each.saved) for each in found))
     must = f"need at most {as_text(_MOST_BYTES)} of memory"
@@ -212,13 +212,13 @@ def memory_plan(
 
 
 def peak_bytes(memory: Any, platform: str) -> Bytes:
-    """The memory of a program in addition to its arguments and results.
+    """Returns the memory of a program in addition to its arguments and results.
 
     Compilers for TPUs and GPUs report the peak of arguments, results and temporary
-    memory, which a TPU's compiler compares with the memory of the device. This peak
-    also counts host memory. So the peak without arguments and results, and the sum of
-    all temporary arrays, are both upper bounds of the temporary memory of the device;
-    the smaller one is returned. A CPU's compiler reports only this sum.
+    memory, including host memory. The temporary memory of the device is therefore at
+    most this peak minus arguments and results. It is also at most the sum of all
+    temporary arrays. This function returns the smaller number. On a CPU, it returns the
+    sum, because the compiler reports no peak.
 
     Args:
         memory: The results of `memory_analysis` of the compiled program.

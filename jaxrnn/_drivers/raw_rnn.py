@@ -66,12 +66,16 @@ def raw_rnn(
     and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
     traced twice, for time 0 and for all later times, and again if the state or the loop
     state holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is
-    None`, but not on values. Both kinds of loop can be differentiated in forward and
-    reverse mode, with respect to everything that `loop_fn` and the cell close over; a
-    compiled loop without `max_time` has only forward mode. The cost of the forward and
-    backward passes is proportional to the number of steps taken, except that buffers of
-    `max_time` entries are zeroed, and derivatives run whole parts, which have at
-    most 16 steps unless `swap_memory` selects longer parts.
+    None`, but not on values.
+
+    Both kinds of loop can be differentiated in forward and reverse mode, with respect
+    to everything that `loop_fn` and the cell close over. A compiled loop without
+    `max_time` supports only forward mode.
+
+    The cost of the forward and backward passes is proportional to the number of steps
+    taken, with two exceptions. Buffers of `max_time` entries are set to zeros. For
+    derivatives, the number of steps is rounded up to a multiple of at most 16, or more
+    if `swap_memory` selects longer parts.
 
     Emitted values are masked in finished rows; `next_input` and the loop state are not.
     To exclude finished rows from a sum in the loop state, mask these rows in `loop_fn`.
@@ -88,28 +92,29 @@ def raw_rnn(
 
             - `finished`: bool `[batch]`, or a scalar for all rows. If the call at time
               0 returns `[batch]`, later calls may return a scalar. A finished row stays
-              finished. As in TensorFlow, the shape that all states and emitted values
-              share is accepted too.
+              finished. As in TensorFlow, if all states and emitted values have the same
+              shape, `finished` may also have this shape.
             - `next_input`: the next input of the cell, a nest of `[batch, ...]`. In
               finished rows, the cell receives 0 instead of NaN and infinity.
             - `next_cell_state`: the next state of the cell, usually `cell_state`; at
               time 0, the initial state. Finished rows keep their state, except in
               scalar leaves and TensorArrays.
             - `emit_output`: the value to emit at this step, usually `cell_output`. At
-              time 0, nothing is emitted, and `emit_output` describes the values that
-              one row emits later: arrays or `jax.ShapeDtypeStruct`s without a batch
-              axis, of which only shapes and dtypes are used; `()` to emit nothing; None
-              for `cell.output_size` in the dtype of the state's first leaf.
+              time 0, nothing is emitted. Instead, `emit_output` describes the values
+              that one row emits later, by arrays or `jax.ShapeDtypeStruct`s without a
+              batch axis, of which only shapes and dtypes are used. Return `()` to emit
+              nothing later. Return None to emit values of `cell.output_size`, in the
+              dtype of the state's first leaf.
             - `next_loop_state`: a nest of arrays and TensorArrays, without None, for
-              the next call; or None to keep the current loop state. If
+              the next call. Return None to keep the current loop state. If
               `next_loop_state` is None at time 0, there is no loop state.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
-        swap_memory: Selects what a compiled loop saves for the backward pass. False
-            saves the carry before each step. True or a strategy from `jaxrnn.memory`
-            saves less, or saves to host memory. Use such a value if the loop state
-            holds a TensorArray with an element for every step. Results with different
-            values may differ by rounding.
+        swap_memory: Selects the arrays that a compiled loop saves for the backward
+            pass. False saves the state and the loop state before each step. True or a
+            strategy from `jaxrnn.memory` saves less, or saves to host memory. Do not
+            use False if the loop state holds a TensorArray with an element for every
+            step. Results with different values may differ by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
             Under jit, `max_time` is the size of the buffers, and is required unless
@@ -130,11 +135,12 @@ def raw_rnn(
         each call of `loop_fn`. The loop state is None if it was None at time 0.
 
     Raises:
-        TypeError: If `cell` is not a cell or `loop_fn` is not a function; if dtypes
+        TypeError: If `cell` is not a cell, `loop_fn` is not a function, or dtypes
             change after time 0.
-        ValueError: If `loop_fn` does not return five values; if structures or shapes
-            change after time 0; if `max_time` is missing under jit; if `next_input`
-            holds no array, or holds a scalar (also an IndexError, as in TensorFlow).
+        ValueError: If `loop_fn` does not return five values, structures or shapes
+            change after time 0, or `max_time` is missing under jit. Also if
+            `next_input` holds no array, or holds a scalar; the error is then also an
+            IndexError, as in TensorFlow.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

@@ -31,11 +31,11 @@ def reverse_sequence(
     Args:
         input: An array of any dtype, for example `[batch, time, ...]`; or a nest of
             such arrays, each of which is reversed.
-        seq_lengths: The length of each row, `[batch]`, integers. Lengths outside of
-            `[0, time]` raise an error, as in TensorFlow, except that traced lengths are
+        seq_lengths: The length of each row, `[batch]`, integers. As in TensorFlow,
+            lengths outside of `[0, time]` raise an error. Traced lengths are instead
             clamped to `[0, time]`, as in `dynamic_rnn`.
         seq_axis: The time axis; required. Negative axes are not allowed.
-        batch_axis: The axis of the rows; None for 0.
+        batch_axis: The axis of the rows. Default: 0.
         name: The name of the operation in profiles; "ReverseSequence" by default.
 
     Returns:

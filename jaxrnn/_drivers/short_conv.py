@@ -30,12 +30,12 @@ def short_conv(
 
         y_t = bias + sum over j < width of kernel[width - 1 - j] * x_{t - j}
 
-    The inputs before the first step are zeros, or those of `initial_state`. The sum
-    does not reach across a reset, and ignores padding and masked steps, which output
-    zeros. It is computed in at least float32. `ShortConvCell` computes one step.
+    `initial_state` holds the inputs before the first step, by default zeros. The sum
+    does not reach across a reset, and skips padding and masked steps, which output
+    zeros. The sum is computed in at least float32. `ShortConvCell` computes one step.
 
-    With the kernel `[[1], [0]]`, broadcast to the channels, the output is the previous
-    input, as in the token shift of RWKV.
+    For the token shift of RWKV, which outputs the previous input, pass the kernel
+    `[[1], [0]]`, broadcast to the channels.
 
     Args:
         inputs: `[batch, time, channels]`, or `[time, batch, channels]` if `time_major`.
@@ -46,24 +46,24 @@ def short_conv(
         sequence_length: The number of valid steps of each row; see `dynamic_rnn`.
         initial_state: The last inputs before the first step, oldest first,
             `[batch, width - 1, channels]`, such as the state that another call
-            returned; None for zeros.
+            returned. Default: zeros.
         time_major: Whether time is the first axis of inputs and outputs.
         resets: Where a row begins a new sequence; see `dynamic_rnn`.
         reset_state: The last inputs before a reset step, with the shape of
-            `initial_state`; None for zeros.
+            `initial_state`. Default: zeros.
         implementation: "scan" for single steps; see `dynamic_rnn`.
         mask: Where steps are valid; see `dynamic_rnn`.
         axis_name: In `jax.shard_map`, the mesh axis that divides time; see
             `dynamic_rnn`.
 
     Returns:
-        `(outputs, state)`: the outputs, with the shape and dtype of the inputs, and the
-        last inputs of each row, from which the next call continues.
+        `(outputs, state)`. `outputs` has the shape and dtype of the inputs. `state`
+        holds the last inputs of each row; pass it to the next call to continue.
 
     Raises:
         ValueError: If the shapes do not fit each other, `width` is less than 2, or both
             `mask` and `sequence_length` are given.
-        TypeError: If a dtype differs from that of the inputs.
+        TypeError: If `kernel` or `bias` has another dtype than the inputs.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn

@@ -1,4 +1,4 @@
-"""Stacked bidirectional RNNs; each layer reads both outputs of the layer below."""
+"""Stacked bidirectional RNNs, whose layers read both outputs of the layer below."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -32,7 +32,7 @@ from .arguments import (
 from .bidirectional import bidirectional_dynamic_rnn, joined, static_bidirectional_rnn
 
 Pair: TypeAlias = tuple[Any, Any]
-"""Lists with an entry for each forward layer, and for each backward layer, or None."""
+"""Two lists, with an entry for each forward and each backward layer; or None."""
 
 
 @with_hints
@@ -50,8 +50,8 @@ def stack_bidirectional_rnn(
 ) -> tuple[list[PyTree], tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `static_bidirectional_rnn`.
 
-    Each layer reads both outputs of the layer below. In two `MultiRNNCell`s, one for
-    each direction, a layer would read only the output of its own direction.
+    Each layer reads both outputs of the layer below. With one `MultiRNNCell` for each
+    direction, a layer would read only the output of its own direction.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
@@ -60,12 +60,12 @@ def stack_bidirectional_rnn(
         inputs: A list or tuple with the inputs of each step of the lowest layer, as in
             `static_bidirectional_rnn`.
         initial_states_fw: A list or tuple with the initial forward state of each layer,
-            or None for zero states. An entry may also be None.
+            in which None stands for a zero state. Default: zero states.
         initial_states_bw: The initial backward states, like `initial_states_fw`.
         dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
             required unless all states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, time]`; None for all steps.
+            `[0, time]`. Default: all steps.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
         implementation: As in `dynamic_rnn`, for every layer.
 
@@ -118,8 +118,8 @@ def stack_bidirectional_dynamic_rnn(
 ) -> tuple[PyTree, tuple[PyTree, ...], tuple[PyTree, ...]]:
     """Runs stacked layers of `bidirectional_dynamic_rnn`.
 
-    Each layer reads both outputs of the layer below. In two `MultiRNNCell`s, one for
-    each direction, a layer would read only the output of its own direction.
+    Each layer reads both outputs of the layer below. With one `MultiRNNCell` for each
+    direction, a layer would read only the output of its own direction.
 
     Args:
         cells_fw: A sequence of bound cells, one for each layer. Bind cells with dropout
@@ -128,12 +128,12 @@ def stack_bidirectional_dynamic_rnn(
         inputs: `[batch, time, ...]`, or `[time, batch, ...]` if `time_major`; or a nest
             of such arrays with equal time and batch sizes.
         initial_states_fw: A list or tuple with the initial forward state of each layer,
-            or None for zero states. An entry may also be None.
+            in which None stands for a zero state. Default: zero states.
         initial_states_bw: The initial backward states, like `initial_states_fw`.
         dtype: The dtype of the zero states and of the outputs, as in `dynamic_rnn`;
             required unless all states are given.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, time]`; None for all steps.
+            `[0, time]`. Default: all steps.
         parallel_iterations: As in `dynamic_rnn`.
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the layers in profiles; "stack_bidirectional_rnn" by default.
@@ -150,9 +150,9 @@ def stack_bidirectional_dynamic_rnn(
     Raises:
         TypeError: If an entry of `cells_fw` or `cells_bw` is not a cell; see also
             `dynamic_rnn`.
-        ValueError: If cells and states are not lists or tuples of equal length, or if
-            there are no cells; if the outputs of two cells cannot be concatenated; see
-            also `dynamic_rnn`.
+        ValueError: If cells and states are not lists or tuples of equal length, there
+            are no cells, or the outputs of two cells cannot be concatenated; see also
+            `dynamic_rnn`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -195,8 +195,8 @@ def run_dynamic_layers(
 ) -> tuple[PyTree, ...]:
     """Runs layers of `bidirectional_dynamic_rnn` with these options.
 
-    Returns `(outputs, (states_fw, states_bw))` and, with `return_states`, also a pair
-    with the states of all steps.
+    Returns `(outputs, (states_fw, states_bw))`. With `return_states`, the result has a
+    third element, a pair with the states of all steps.
     """
 
     def run(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:
@@ -216,7 +216,8 @@ def run_layers(
     """Checks the lists of both directions, and runs one layer after another.
 
     Returns `(outputs, (states_fw, states_bw))`, where `states_fw` holds the final state
-    of each layer, and the same for each other pair that `run` returns.
+    of each layer. If `run` returns more pairs, so does this function, with a tuple of
+    all layers for each direction.
 
     Args:
         run: Runs one layer; returns `(outputs, (state_fw, state_bw), ...)`.
@@ -265,8 +266,8 @@ def init_stack_bidirectional(
         key: A random key.
         inputs: One step of inputs, `[batch, depth]` or a nest, as arrays or as
             `jax.ShapeDtypeStruct`s; only shapes and dtypes are used.
-        dtype: The dtype of the parameters; by default the attribute `dtype` of each
-            cell or, if this attribute is None, the dtype of the inputs.
+        dtype: The dtype of the parameters. Default: the attribute `dtype` of each cell
+            or, if this attribute is None, the dtype of the inputs.
 
     Returns:
         `(params_fw, params_bw)`: two lists with the parameters of each layer, as
@@ -275,7 +276,7 @@ def init_stack_bidirectional(
     Raises:
         TypeError: If `key` is not a random key, or if a cell has no `init`.
         ValueError: If `cells_fw` and `cells_bw` are not lists or tuples of equal
-            length, or if there are no cells; if the outputs of a layer cannot be
+            length, there are no cells, or the outputs of a layer cannot be
             concatenated.
 
     Example:

@@ -54,16 +54,16 @@ def static_rnn(
             of such arrays. All steps must have the same structure, shapes and dtypes.
             For a time-major array `x`, pass `list(x)`.
         initial_state: The state before the first step, with the structure of
-            `cell.state_size`, each leaf `[batch, ...]` or a scalar; None for the cell's
-            zero state, which requires `dtype`. See `dynamic_rnn` for a plain tuple
-            instead of an `LSTMStateTuple`.
+            `cell.state_size`, each leaf `[batch, ...]` or a scalar. Default: the cell's
+            zero state, which requires `dtype`. For a plain tuple instead of an
+            `LSTMStateTuple`, see `dynamic_rnn`.
         dtype: The dtype of the zero state and of the outputs, as in `dynamic_rnn`.
         sequence_length: The length of each row, `[batch]`, integers, clamped to
-            `[0, len(inputs)]`; None for all steps. Past its length, a row outputs zeros
-            and keeps its state; inputs past the length, even NaN, do not affect
+            `[0, len(inputs)]`. Default: all steps. Past its length, a row outputs zeros
+            and keeps its state. Inputs past the length, even NaN, do not affect
             outputs, states or gradients. Scalar leaves of the state are updated until
             the longest row ends. If all lengths are 0, scalar leaves are never updated,
-            whereas `dynamic_rnn` updates these leaves once.
+            whereas `dynamic_rnn` updates them once.
         scope: The name of the loop in profiles; "rnn" by default.
         implementation: As in `dynamic_rnn`.
         return_states: Whether to also return the state after every step.
@@ -72,13 +72,13 @@ def static_rnn(
         `(outputs, state)`. `outputs` is a list with the output of each step, each leaf
         `[batch, ...]`. `state` is the state after each row's last valid step. With
         `return_states`, the result is `(outputs, state, states)`. `states` is a list
-        with the state after each step; past its length, a row keeps its last state.
+        with the state after each step. Past its length, a row keeps its last state.
 
     Raises:
-        TypeError: If `cell` is not a cell; if `inputs` is not a sequence; if the dtypes
-            of two steps differ; if the cell changes the dtypes of its state.
-        ValueError: If `inputs` is empty, or if the shapes of two steps differ; if
-            neither `initial_state` nor `dtype` is given; see also `dynamic_rnn`.
+        TypeError: If `cell` is not a cell, `inputs` is not a sequence, the dtypes of
+            two steps differ, or the cell changes the dtypes of its state.
+        ValueError: If `inputs` is empty, the shapes of two steps differ, or neither
+            `initial_state` nor `dtype` is given; see also `dynamic_rnn`.
 
     Warns:
         UserWarning: If a plain pair replaces an `LSTMStateTuple`; see `dynamic_rnn`.
@@ -154,7 +154,7 @@ def unstacked(xs: PyTree, time: int) -> list[PyTree]:
 
 @runtime_checkable
 class StateSaverLike(Protocol):
-    """TensorFlow's protocol of a state saver."""
+    """The methods that `static_state_saving_rnn` calls, as in TensorFlow."""
 
     def state(self, name: str) -> ArrayLike: ...
 
