@@ -1,13 +1,14 @@
 """Initializers that treat the parts of a cell's kernel separately.
 
 In most cells, one kernel multiplies the inputs and the state, and computes several
-gates. An initializer from `jax.nn.initializers` sees only the shape of the kernel; the
-initializers of this module see the parts of the kernel. Pass these initializers to a
-cell as `initializer`, `kernel_initializer` or `bias_initializer`, or to a `Stage` as
-`kernel` and `bias`. By default, TensorFlow's cells use TensorFlow's initializers.
+gates. An initializer from `jax.nn.initializers` receives only the shape of the kernel.
+The initializers of this module also know which rows multiply the inputs, and which
+columns belong to which gate. Pass these initializers to a cell as `initializer`,
+`kernel_initializer` or `bias_initializer`, or to a `Stage` as `kernel` and `bias`. By
+default, TensorFlow's cells use TensorFlow's initializers.
 
-`by_part` draws the rows of inputs and state separately, and `by_gate` the columns of
-each gate, both in float32 at least; parameters of a narrower dtype are rounded.
+`by_part` draws the rows for inputs and state separately, and `by_gate` the columns of
+each gate. Both draw in float32 at least, and round to a narrower dtype.
 `unit_forget_bias` and `chrono` initialize biases. `lecun_orthogonal` matches the
 defaults of Flax's cells.
 
@@ -35,21 +36,21 @@ __all__ = ["by_gate", "by_part", "chrono", "lecun_orthogonal", "unit_forget_bias
 def by_part(
     inputs: Initializer, state: Initializer, bias: Initializer | None = None
 ) -> Initializer:
-    """An initializer that draws a kernel's rows for inputs and state separately.
+    """Returns an initializer that draws a kernel's rows for inputs and state apart.
 
-    Peepholes have no such parts and use TensorFlow's Glorot uniform.
+    Peepholes have no rows, and use TensorFlow's Glorot uniform.
 
     Args:
         inputs: Draws the rows that multiply the inputs, `[depth, columns]`.
         state: Draws the rows that multiply the state, `[units, columns]`, and the
             kernels of projections.
-        bias: Draws the biases of the cell, unless the cell has a `bias_initializer`;
-            None for the cell's default.
+        bias: Draws the biases of the cell, unless the cell has a `bias_initializer`.
+            Default: the default of the cell.
 
     Raises:
         TypeError: If an argument is not a function.
         ValueError: When a kernel is created, if the cell does not specify which rows
-            multiply the inputs. The cells of `jaxrnn.lite` do not specify these rows.
+            multiply the inputs. The cells of `jaxrnn.lite` do not.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -70,7 +71,7 @@ def by_part(
 
 
 def by_gate(initializer: Initializer) -> Initializer:
-    """An initializer that draws the columns of each gate from a separate key.
+    """Returns an initializer that draws the columns of each gate from a separate key.
 
     Args:
         initializer: Draws one gate, `[rows, units]`, or `[units]` in a bias.
@@ -85,13 +86,13 @@ def by_gate(initializer: Initializer) -> Initializer:
 
 
 def unit_forget_bias() -> Initializer:
-    """An initializer of LSTM biases: 1 in the forget gate, 0 elsewhere.
+    """Returns an initializer of LSTM biases, with 1 in the forget gate and 0 elsewhere.
 
-    Use this initializer with `forget_bias=0`: the bias then stores the 1 that is
-    otherwise added at each step. Pass the initializer to `LSTMCell` as the `bias` of
-    `by_part`. A bias without 4 blocks (see `jaxrnn.Stage`) is 0. Use this initializer
-    only if the 4 blocks have TensorFlow's order i, j, f, o; the blocks of `SLSTMCell`
-    and `QRNNCell` have another order.
+    Pass the initializer to `LSTMCell` as the `bias` of `by_part`, and pass
+    `forget_bias=0`, because the bias then stores the 1 that is otherwise added at each
+    step. Use this initializer only if the bias has 4 blocks (see `jaxrnn.Stage`) in
+    TensorFlow's order i, j, f, o. The blocks of `SLSTMCell` and `QRNNCell` have another
+    order. A bias with another number of blocks is 0.
 
     Raises:
         ValueError: When a parameter is created, if it is not a bias.
@@ -102,13 +103,16 @@ def unit_forget_bias() -> Initializer:
 
 
 def chrono(max_time: float) -> Initializer:
-    """An initializer of biases for dependencies of up to `max_time` steps.
+    """Returns an initializer of biases for dependencies of up to `max_time` steps.
 
-    Let `u` be uniform in `[1, max_time - 1]`. In an LSTM, the bias is `log(u)` in the
-    forget gate and `-log(u)` in the input gate. In a GRU, the bias is `log(u)` in the
-    update gate. All other biases are 0. Use `forget_bias=0` in LSTMs. A bias with 4
-    blocks (see `jaxrnn.Stage`) counts as the bias of an LSTM, with TensorFlow's order
-    i, j, f, o. A bias with 2 blocks counts as the bias of a GRU, with the order r, u.
+    Let `u` be uniform in `[1, max_time - 1]`. The number of blocks (see `jaxrnn.Stage`)
+    selects the kind of cell:
+
+    - A bias with 4 blocks i, j, f, o belongs to an LSTM. It is `log(u)` in the forget
+      gate f, `-log(u)` in the input gate i, and 0 elsewhere. Pass `forget_bias=0`.
+    - A bias with 2 blocks r, u belongs to a GRU. It is `log(u)` in the update gate, and
+      0 elsewhere.
+    - A bias with 1 block is 0.
 
     Args:
         max_time: The number of steps, at least 2.
@@ -116,7 +120,7 @@ def chrono(max_time: float) -> Initializer:
     Raises:
         TypeError: If `max_time` is not a number.
         ValueError: If `max_time` is below 2. When a parameter is created, if it is not
-            a bias, or does not have 1, 2 or 4 blocks (see `jaxrnn.Stage`).
+            a bias, or does not have 1, 2 or 4 blocks.
 
     Source: arXiv:1804.11188.
 
@@ -136,17 +140,18 @@ def chrono(max_time: float) -> Initializer:
 
 
 def lecun_orthogonal() -> Initializer:
-    """An initializer with the default distributions of Flax's cells.
+    """Returns an initializer with the default distributions of Flax's cells.
 
-    The rows that multiply the inputs are LeCun normal. The rows that multiply the state
-    are orthogonal in each gate. Biases are zeros. Flax's LSTMs add no forget bias, so
-    pass `forget_bias=0`. Flax's GRU corresponds to `CudnnCompatibleGRUCell`.
+    The rows that multiply the inputs are drawn from LeCun's normal distribution. The
+    rows that multiply the state are orthogonal in each gate. Biases are zeros. Flax's
+    LSTMs add no forget bias, so pass `forget_bias=0`. Flax's GRU corresponds to
+    `CudnnCompatibleGRUCell`.
     """
     return by_part(_lecun_normal, by_gate(_orthogonal), zeros)
 
 
-# Use functions of this file instead of JAX's closures, so that cells can be pickled and
-# equal cells share compiled programs.
+# These functions replace the closures that `jax.nn.initializers` returns, so that cells
+# can be pickled, and equal cells share compiled programs.
 def _lecun_normal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     return jax.nn.initializers.lecun_normal()(key, shape, dtype)
 
@@ -187,7 +192,7 @@ def _by_gate(
 def _rounded(
     initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType
 ) -> Array:
-    """Draws in float32 at least, and rounds: a QR decomposition needs 32 bits."""
+    """Draws in at least float32, as a QR decomposition needs, and rounds to `dtype`."""
     wide = at_least_float32(dtype)
     drawn = draw(initializer, key, spec, wide)
     return drawn if wide == dtype else jnp.asarray(drawn, dtype)
@@ -208,7 +213,7 @@ def _chrono(key: Key, spec: ParamSpec, dtype: DType, max_time: float) -> Array:
     blocks = check_given("blocks", spec.blocks, fix, "set for `chrono`")
     expect(blocks in (1, 2, 4), "blocks", "be 1, 2 or 4 for `chrono`", blocks, fix)
     zero = jnp.zeros(spec.shape[-1] // blocks, dtype)
-    real = jnp.finfo(dtype).dtype  # The biases of complex parameters are real too.
+    real = jnp.finfo(dtype).dtype  # Biases of complex parameters have real values.
     times = jax.random.uniform(key, zero.shape, real, 1, max_time - 1)
     remember = jnp.log(times).astype(dtype)
     gates = {1: [zero], 2: [zero, remember], 4: [-remember, zero, remember, zero]}

@@ -2,8 +2,8 @@
 
 `dynamic_rnn`, `TFLiteLSTMCell` and `TfLiteRNNCell` compute the same results as
 `dynamic_rnn`, `LSTMCell` and `BasicRNNCell` of `jaxrnn`. Only the layout of the
-parameters differs: as in TensorFlow Lite checkpoints, the inputs, the state and each
-gate have separate matrices, which are transposed.
+parameters differs. As in TensorFlow Lite checkpoints, each gate has one matrix for the
+inputs and one for the state, and all matrices are transposed.
 
     >>> import jax, jax.numpy as jnp, jaxrnn.lite
     >>> cell = jaxrnn.lite.TFLiteLSTMCell(5)
@@ -43,7 +43,7 @@ __all__ = ["TFLiteLSTMCell", "TfLiteRNNCell", "dynamic_rnn"]
 
 
 _INIT_ORDER = ("input", "forget", "cell", "output")
-_GATE_ORDER = ("input", "cell", "forget", "output")  # The gates i, j, f and o.
+_GATE_ORDER = ("input", "cell", "forget", "output")  # Blocks i, j, f and o.
 _PEEPHOLES = ("w_f_diag", "w_i_diag", "w_o_diag")
 
 
@@ -67,19 +67,21 @@ class TFLiteLSTMCell(LSTMCell):
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
-        initializer: Draws weights and peepholes; None for Glorot uniform.
-        num_proj: `P`; None for no projection.
-        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
-            for no bound.
-        num_unit_shards: Accepted for compatibility with TensorFlow; not used.
-        num_proj_shards: Accepted for compatibility with TensorFlow; not used.
-        forget_bias: Added to f at each step; not stored in the bias.
-        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
+        cell_clip: The largest magnitude of c', at least 0. If None, c' is not clipped.
+        initializer: Initializes weights and peepholes. Default: Glorot uniform.
+        num_proj: `P`, the size of h after a projection. If None, h is not projected.
+        proj_clip: The largest magnitude of h' after a projection, at least 0. If None,
+            h' is not clipped.
+        num_unit_shards: Accepted for compatibility with TensorFlow, but ignored.
+        num_proj_shards: Accepted for compatibility with TensorFlow, but ignored.
+        forget_bias: A number that each step adds to f; not stored in the bias.
+        state_is_tuple: Whether the state is an `LSTMStateTuple`. If False, the state is
+            one array `[batch, H + P]`, c and h concatenated.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        reuse: Accepted for compatibility with TensorFlow, but ignored.
+        name: The name of the step in profiles. Default: the name of the class.
+        dtype: The required dtype of parameters and inputs. If None, the cell accepts
+            every floating-point dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -142,10 +144,11 @@ class TfLiteRNNCell(BasicRNNCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        reuse: Accepted for compatibility with TensorFlow; not used.
-        name: The name of the step in profiles; by default the name of the class.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        reuse: Accepted for compatibility with TensorFlow, but ignored.
+        name: The name of the step in profiles. Default: the name of the class.
+        dtype: The required dtype of parameters and inputs. If None, the cell accepts
+            every floating-point dtype.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -194,16 +197,17 @@ def dynamic_rnn(
 ) -> tuple[PyTree, PyTree]:
     """Runs `cell` over the time axis of one time-major array.
 
-    Equivalent to `jaxrnn.dynamic_rnn(..., time_major=True)` for one input array.
+    This function equals `jaxrnn.dynamic_rnn(..., time_major=True)`, but accepts only
+    one array, not a nest.
 
     Args:
         cell: A bound cell (`cell.bind(params)`) of this module or of `jaxrnn`, or any
             object that implements the RNNCell protocol.
         inputs: One array `[time, batch, ...]`.
-        sequence_length: The length of each row, `[batch]`, integers; None for all
+        sequence_length: The length of each row, `[batch]`, integers. Default: all
             steps.
         initial_state: A state with the structure of `cell.state_size`, each leaf
-            `[batch, ...]`; None for the cell's zero state, which requires `dtype`.
+            `[batch, ...]`. Default: the cell's zero state, which requires `dtype`.
         dtype: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         swap_memory: As in `jaxrnn.dynamic_rnn`.

@@ -1,27 +1,27 @@
-"""Parts for custom cells, wrappers and decoders, from which `jaxrnn.contrib` is built.
+"""Base classes and functions for custom cells, wrappers and decoders.
 
-The base classes `RNNCell`, `AffineCell`, `LinearRecurrenceCell` and `FunctionCell` are
-in `jaxrnn` itself. This module adds parts that several cells use:
+`jaxrnn.contrib` is built from these names. The base classes `RNNCell`, `AffineCell`,
+`LinearRecurrenceCell` and `FunctionCell` are in `jaxrnn` itself. This module adds:
 
 * Hyperparameters: `fields` declares the fields of a cell and their checks.
 * Cells: `SpecsCell` derives `init` and `apply` from `param_specs` and `step`.
-  `scope_name` is the name of a cell in profiles and checkpoints. `ReadOnly` marks a
-  part of a state that steps read but never change. An `AffineCell` with standard
+  `scope_name` returns the name of a cell in profiles and checkpoints. `ReadOnly` marks
+  a part of a state that steps read but never change. An `AffineCell` with standard
   `Equations` runs in the native loops.
-* Matrix memories: a `MatrixRule` says what a step writes and reads, also for all steps
-  of a `Chunk` at once. `BareMemoryCell` runs a rule on projected inputs, and
-  `MatrixMemoryCell` has projections of its own.
+* Matrix memories: a `MatrixRule` defines how a step writes and reads, and optionally
+  computes all steps of a `Chunk` at once. `BareMemoryCell` runs a rule on projected
+  inputs. `MatrixMemoryCell` also has its own projections.
 * Wrappers: `ComposedCell` derives `apply` and the loops over all steps from one
   function, `compose`. `WrapperCell` has the sizes, the parameters and the zero state
   of the wrapped cell, and `ParamsWrapper` adds parameters. `check_rnn_cell` checks a
   field that holds a cell, and `vector_size` returns the size of a cell's output.
 * Parameters: `affine_specs` declares a kernel and a bias, and `affine` applies them.
   `glorot_uniform` is TensorFlow's default initializer. `bias_initializer` selects the
-  initializer of a bias, and `at_least_float32` the dtype of sums.
+  initializer of a bias. `at_least_float32` widens a dtype in which sums are computed.
 * Steps: `check_step_inputs`, `check_state` and `check_params` check the arguments of a
   step. The `apply` of a `SpecsCell` calls all three.
-* Loops: the `choose_loop` of a cell gets a `Run`, which holds whole sequences and
-  `Steps`, their time axis, and returns a `Choice`.
+* Loops: the `choose_loop` of a cell receives a `Run`, which holds the sequences and, as
+  `Steps`, their time axis and valid steps. It returns a `Choice`.
 * Functions that run cells: `map_sizes` reads a `state_size` or an `output_size`.
   `as_arrays`, `as_bool`, `as_count`, `as_lengths`, `check_function` and `check_key`
   check arguments. `concrete_or_none` returns the values of an array that is not traced.
@@ -29,7 +29,7 @@ in `jaxrnn` itself. This module adds parts that several cells use:
   must be and what it is.
 """
 
-# Imports all private folders below. Never here: code; it lists their public parts.
+# This module only imports public names from private folders, and contains no code.
 
 from .._base.arguments import as_bool, as_count, check_function
 from .._base.cell_keys import check_key

@@ -1,4 +1,4 @@
-"""Fields of cells, each with a check that runs when a cell is created.
+"""Fields for the hyperparameters of cells, which check their values.
 
     @fields.dataclass
     class LeakyCell(SpecsCell):
@@ -6,17 +6,17 @@
         leak: float = fields.number(0.1, low=0, high=1)
 
 `dataclass` makes a frozen dataclass of a cell class. The base class of cells compares
-and shows cells by value, and checks their fields.
+and shows cells by value, and checks the fields when a cell is created.
 
 `size` declares an integer of at least 0, `count` an integer of at least 1 (by default),
 `number` a float and `flag` a bool. `activation` declares an activation, which is stored
 as a function; annotate the field as `ActivationLike`. `initializer` declares an
-initializer. `name` and `dtype` declare the arguments of these names that most cells
-have. `unused` declares an argument that has no effect and is not compared.
+initializer. `name` and `dtype` declare the fields of these names that most cells have.
+`unused` declares an argument that has no effect and is not compared.
 
 For any other check, `checked` takes a function `check(name, value)`, which returns the
-value that the field stores, or raises an error. A `__post_init__` that checks several
-fields together calls `super().__post_init__()` first.
+value that the field stores, or raises an error. To check several fields together,
+define `__post_init__`, and call `super().__post_init__()` first.
 """
 
 from .._base.modules import set_module as _set_module

@@ -1,15 +1,18 @@
-"""Memory strategies (`swap_memory`): the arrays that a run saves for its backward pass.
+"""Memory strategies, which select the arrays that a run saves for its backward pass.
 
-* `Keep`, selected by `False`, saves everything that the backward pass reads.
-* `Recompute` saves the states between parts of steps, and recomputes the rest.
+Pass a strategy, or a bool, as `swap_memory` of `dynamic_rnn`:
+
+* `Keep`, or `False`, saves everything that the backward pass reads.
+* `Recompute` divides the run into parts of several steps, saves the state before each
+  part, and recomputes the rest.
 * `Offload` saves the same arrays as another strategy, but in host memory.
+* `True` selects `Recompute()` on the CPU, where host and device share one memory, and
+  `Offload(Recompute())` on other devices.
 
-`True` selects `Offload(Recompute())`, except on the CPU, where host and device share
-one memory and `True` selects `Recompute()`; `jaxrnn.explain` tells which one was
-selected. Results of different strategies may differ by rounding. `jaxrnn.memory_plan`
-reports the memory and the cost of each strategy. A custom strategy is a frozen
-dataclass that derives from `Strategy` and has one method, `plan`, which returns a
-`CheckpointPlan`.
+`jaxrnn.explain` shows the selected strategy, and `jaxrnn.memory_plan` reports the
+memory that each strategy needs. Results of different strategies may differ by rounding.
+A custom strategy is a frozen dataclass that derives from `Strategy` and has one method,
+`plan`, which returns a `CheckpointPlan`.
 """
 
 # Imports `_run/memory.py`, whose public names it lists. Never here: code.

@@ -1,11 +1,12 @@
-"""`check_cell`, and the laws (properties that every cell must have) that it checks.
+"""`check_cell`, which checks the laws: properties that every cell must have.
 
 >>> import jax, jax.numpy as jnp, jaxrnn
 >>> from jaxrnn.testing import check_cell
 >>> check_cell(jaxrnn.GRUCell(3), jax.ShapeDtypeStruct((4, 2), jnp.float32))
 """
 
-# Imports `_drivers` and below. Never here: code that a run calls, or pytest.
+# This module imports `_drivers` and the folders below. It must not import pytest, and
+# no run may call its code.
 
 from .._base.modules import set_module as _set_module
 from ._laws import (

@@ -1,4 +1,4 @@
-"""The laws, the properties that a cell must have, and `check_cell`, which checks them.
+"""`check_cell`, and the laws: properties of every cell, such as ignoring padding.
 
 Each law is one function; `LAWS` lists them.
 """
@@ -56,8 +56,8 @@ def has_its_sizes(setup: Setup) -> None:
     """The zero state and one step agree with `state_size` and `output_size`."""
     batch = setup.lengths.shape[0]
 
-    # If a state has read-only parts, such as an attention memory, the cell has no
-    # zero state.
+    # A cell whose state has read-only parts, such as an attention memory, has no zero
+    # state.
     if not has_read_only(setup.state):
         zeros = setup.cell.zero_state(batch, setup.dtype)
         sizes = types_of_size(setup.cell.state_size, batch, setup.dtype)
@@ -153,8 +153,8 @@ def starts_again_at_resets(setup: Setup) -> None:
 def returns_all_states(setup: Setup) -> None:
     """With `return_states`, `dynamic_rnn` returns the state after each step of a loop.
 
-    Cells with state leaves that have no batch axis are skipped, because `return_states`
-    rejects such cells.
+    The law skips cells whose state has leaves without a batch axis, because
+    `return_states` rejects them.
     """
     if not _is_of_rows(setup):
         return
@@ -167,8 +167,9 @@ def returns_all_states(setup: Setup) -> None:
 def leaves_out_gaps(setup: Setup) -> None:
     """With a `mask`, `dynamic_rnn` equals a loop that keeps the state in gaps.
 
-    At a masked step, a reset takes effect, and nothing else happens. The runs have no
-    key, because `dynamic_rnn` skips gaps when it numbers the keys of steps.
+    A reset at a masked step takes effect, and nothing else happens there. The runs have
+    no key, because `dynamic_rnn` skips gaps when it numbers the keys of steps, whereas
+    the loop does not.
     """
     if not _is_of_rows(setup):
         return
@@ -180,7 +181,7 @@ def leaves_out_gaps(setup: Setup) -> None:
 
 
 def _with_gaps(setup: Setup) -> tuple[Setup, dict[str, Any]]:
-    """The setup with NaN in the gaps of a mask, and options with mask and resets."""
+    """Returns the setup with NaN in the gaps of a mask, and the mask and the resets."""
     rows = np.arange(setup.lengths.shape[0])[:, None]
     ts = np.arange(TIME)
     bits = np.resize([5, 6, 7, 2, 0, 1, 3, 4], rows.shape)
@@ -208,8 +209,8 @@ def runs_in_little_memory(setup: Setup) -> None:
 def runs_as_a_scan(setup: Setup) -> None:
     """The default loop equals `implementation="scan"`, with lengths, resets and gaps.
 
-    The Python loops of other laws share no code with the drivers. The scan shares all
-    but the loop, so here the runs with gaps have keys too.
+    The scan numbers random keys as the default loop does, so here, unlike in
+    `leaves_out_gaps`, the runs with gaps also have keys.
     """
 
     def compare(setup: Setup, lengths: Array | None, **options: Any) -> None:
@@ -267,10 +268,10 @@ def _filled(x: Array, where: np.ndarray, value: object) -> Array:
 def spreads_nan_only_forward(setup: Setup) -> None:
     """NaN, infinity or overflow in a step reaches only later steps, up to a reset.
 
-    In a matrix memory, overflow may also reach the other steps of its chunk.
-    The results are equal, and so are the gradients in other rows and after a reset.
-    Before such a step, gradients may be NaN, because JAX multiplies by 0 there.
-    Cells whose rows interact are skipped.
+    All other outputs must stay the same. So must the gradients of other rows, and of
+    steps after the reset. The gradients of earlier steps may be NaN, because JAX
+    multiplies NaN by 0 there. In a matrix memory, overflow may also reach the other
+    steps of the same chunk. The law skips cells whose rows interact.
     """
     if setup.cell.rows_interact:
         return
@@ -311,7 +312,7 @@ def spreads_nan_only_forward(setup: Setup) -> None:
 
 
 def compiles_to_the_same(setup: Setup) -> None:
-    """Jit, `jax.checkpoint` and time-major arrays do not change the results."""
+    """`jit`, `jax.checkpoint` and time-major arrays do not change the results."""
     run = functools.partial(setup.run, setup.params)
 
     def batch_major(xs: PyTree, lengths: Array) -> tuple[PyTree, PyTree]:
@@ -357,7 +358,7 @@ def maps_over_an_axis(setup: Setup) -> None:
 def differentiates_twice(setup: Setup) -> None:
     """Forward mode equals reverse mode, and second derivatives match a loop.
 
-    The loop has two steps, because a third would dominate the compile time.
+    The loop has only two steps, because a third step would dominate the compile time.
     """
     tangent = jax.tree.map(jnp.cos, setup.params)
 
@@ -399,8 +400,8 @@ def resumes(setup: Setup) -> None:
     want, want_state = _run(keyless)
     outputs = jax.tree.map(lambda a, b: jnp.concatenate([a, b], 1), *halves)
     close(outputs, want, setup.dtype)
-    # Do not compare scalar leaves, which may count steps. Each half runs at least
-    # one step, so the halves together may run more steps than the whole run.
+    # Do not compare scalar leaves, which may count steps. Each half runs at least one
+    # step, so the two halves may together run more steps than the whole run.
     got_leaves, leaves = (
         [leaf for leaf in jax.tree.leaves(tree) if leaf.ndim]
         for tree in (state, want_state)
@@ -432,11 +433,13 @@ LAWS: tuple[Callable[[Setup], None], ...] = (
 
 
 def _check_state(cell: RNNCell, state: PyTree, batch: int) -> None:
-    """Raises an error for an unsuitable state, which would look like a broken law.
+    """Checks the state of the caller, because a wrong state would seem to break a law.
+
+    Leaves without axes are accepted.
 
     Raises:
         TypeError: If a leaf is not an array.
-        ValueError: If structures or shapes differ. Leaves without axes are accepted.
+        ValueError: If the structure or a shape differs from `cell.state_size`.
     """
     fix = "Pass a state like the result of `cell.zero_state`."
     check_structure("`state`", cell.state_size, trees.opaque(state), False, fix)
@@ -457,29 +460,28 @@ def check_cell(
     key: Key | None = None,
     state: PyTree = None,
 ) -> None:
-    """Checks that a cell obeys all laws: the properties that `dynamic_rnn` relies on.
+    """Checks that a cell has all properties (laws) that `dynamic_rnn` relies on.
 
-    `LAWS` lists the laws. On two CPU cores, the check takes ten to thirty seconds,
-    and about fifty seconds for a matrix memory. The logger "jaxrnn" reports each law at
-    level INFO.
+    `LAWS` lists the laws. On two CPU cores, the check takes 10 to 30 seconds, and about
+    50 seconds for a matrix memory. The logger "jaxrnn" reports each law at level INFO.
 
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
             `jax.ShapeDtypeStruct`s, with a batch size of at least 4. Only shapes and
-            dtypes are read; the cell runs on random values instead. Floats are drawn
-            from a normal distribution and may be negative.
+            dtypes are read, because the cell runs on random values. Floats are drawn
+            from a normal distribution, and may be negative.
         dtype: The dtype of parameters, inputs and state, real or complex.
         key: A random key, for cells that draw random numbers.
-        state: The initial state; None for a random state with the structure of
+        state: The initial state. Default: a random state with the structure of
             `state_size`.
 
     Raises:
         AssertionError: If the cell breaks a law. The message contains the law's name
             and description.
-        TypeError: If `cell` is not an unbound `RNNCell`, `inputs` contain anything
-            except arrays or their shapes, or `dtype`, `key` or `state` has the wrong
-            type.
+        TypeError: If `cell` is not an unbound `RNNCell`, a leaf of `inputs` is neither
+            an array nor a `jax.ShapeDtypeStruct`, or `dtype`, `key` or `state` has the
+            wrong type.
         ValueError: If the batch has fewer than 4 rows, an array of `inputs` has only a
             batch axis, or `state` does not have the cell's sizes.
     """
@@ -507,6 +509,6 @@ def check_cell(
             summary = (law.__doc__ or "").splitlines()[0]
             if isinstance(cell, MatrixMemoryCell) and cell.rule.chunk:
                 rule = type(cell.rule).__name__
-                summary += f" Drivers run `{rule}.chunk`; the loop runs `{rule}.step`."
+                summary += f" `{rule}.chunk` must equal a loop of `{rule}.step`."
             text = f"{cell!r} breaks `{name}`. {summary}\n{error}"
             raise AssertionError(text) from error

@@ -1,8 +1,8 @@
-"""A cell with data; the oracle, which computes the expected results; comparisons.
+"""Test data for a cell, and the oracle, a Python loop that computes expected results.
 
-The oracle is a Python loop over time with masks. The oracle predicts the results of
-`dynamic_rnn` and the other drivers (functions that run cells), and shares none of their
-code for loops, masks and gradients.
+The oracle predicts the results of `dynamic_rnn`, `raw_rnn` and
+`bidirectional_dynamic_rnn`. It loops over time with masks, and shares none of the code
+of these functions for loops, masks and gradients.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ class Setup:
 
     @functools.cached_property
     def differentiator(self) -> Callable[..., tuple[PyTree, list[Array]]]:
-        """The `differentiator` of `dynamic_rnn`, compiled only once."""
+        """The function `differentiator(self, Setup.run)`, compiled only once."""
         return differentiator(self, Setup.run)
 
     @functools.cached_property
@@ -88,7 +88,7 @@ def make_setup(
             integer leaves are 0 or 1. The batch size should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
-        state: The initial state; None for a random state with the structure of
+        state: The initial state. Default: a random state with the structure of
             `state_size`.
     """
     dtype = jax.dtypes.canonicalize_dtype(dtype)
@@ -137,7 +137,7 @@ def raw(
 
 
 def unrolled(*args: Any, **options: Any) -> tuple[PyTree, PyTree]:
-    """The outputs and the last state of `unrolled_states`."""
+    """Returns only the outputs and the last state of `unrolled_states`."""
     return unrolled_states(*args, **options)[:2]
 
 
@@ -158,17 +158,17 @@ def unrolled_states(
         params: As in `Setup`.
         xs: As in `Setup`.
         state: As in `Setup`.
-        lengths: As in `Setup`; None for all steps.
-        mask: Bool `[batch, time]`, in place of lengths.
-        resets: Bool `[batch, time]`.
-        reset_state: The state after a reset.
+        lengths: As in `Setup`. If None, all steps are valid.
+        mask: Bool `[batch, time]`, true at valid steps; replaces `lengths`.
+        resets: Bool `[batch, time]`, true at steps before which a row is reset.
+        reset_state: The state that rows are reset to.
 
     Returns:
         The outputs, the last state, and the states of all steps.
     """
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     counts = np.full(batch, time) if lengths is None else lengths
-    # Leaves without axes change until the longest row ends, for at least one step.
+    # Scalar leaves are updated until the longest row ends, and at least once.
     last_step = jnp.clip(jnp.max(counts), 1, time)
     bound = setup.bind(params)
     first_state = state
@@ -177,15 +177,15 @@ def unrolled_states(
     states = []
     for t in range(time):
         alive = t < counts if mask is None else mask[:, t]
-        # With lengths, a finished row reads its first step again. With a mask, a masked
-        # step reads zeros. `_select` drops the results that a row computes from these
-        # inputs. If rows interact, other rows read these inputs, so they are zeros.
+        # A finished row reads its first step again, and a masked step reads zeros.
+        # `_select` drops the results that are computed from these inputs. If rows
+        # interact, other rows read these inputs too, so finished rows also get zeros.
         unused = at_steps(xs, 0)
         if mask is not None or setup.cell.rows_interact:
             unused = jax.tree.map(jnp.zeros_like, unused)
         if resets is not None:
             reset = with_read_only(reset_state, state)
-            # A reset past the length of a row is ignored; at a masked step, it is not.
+            # A reset takes effect at a masked step, but not past the length of a row.
             reset_rows = resets[:, t] if lengths is None else alive & resets[:, t]
             state = _select(~reset_rows, state, reset)
         inputs = _select(alive, at_steps(xs, t), unused)
@@ -211,7 +211,7 @@ def _select(
 
 
 def _stacked(steps: list[PyTree]) -> PyTree:
-    """Stacks the results of steps along the second axis; scalars, along the first."""
+    """Stacks the results of steps along axis 1, or along axis 0 if they are scalars."""
     return jax.tree.map(
         lambda *leaves: jnp.stack(leaves, min(1, leaves[0].ndim)), *steps
     )
@@ -233,12 +233,12 @@ def reversed_rows(x: Array, lengths: Array) -> Array:
 
 
 def differentiated(setup: Setup, run: Callable, lengths: Array | None) -> tuple:
-    """The results, and the gradients of their weighted sum."""
+    """Returns the results of `run`, and the gradients of their weighted sum."""
     return differentiator(setup, run)(setup.params, setup.xs, setup.state, lengths)
 
 
 def differentiator(setup: Setup, run: Callable) -> Callable[..., tuple]:
-    """A compiled `differentiated`, as a function of `(params, xs, state, lengths)`."""
+    """Compiles `differentiated` to a function of `(params, xs, state, lengths)`."""
 
     @jax.jit
     def compiled(*args: PyTree) -> tuple[PyTree, list[Array]]:
@@ -267,9 +267,10 @@ def split_floats(tree: PyTree) -> tuple[list[Array], Callable[[list[Array]], PyT
 
 
 def weighted_sum(tree: PyTree) -> Array:
-    """The sum of the entries of all leaves, entry i times cos(i), as a real scalar.
+    """Returns the sum of all entries of all leaves, with weight cos(i) for entry i.
 
-    In float32 and float64, the gradients of all entries differ.
+    The sum is a real scalar. In float32 and float64, the gradients of all entries
+    differ.
     """
     floats = []
     for leaf in split_floats(tree)[0]:
@@ -278,7 +279,7 @@ def weighted_sum(tree: PyTree) -> Array:
     total = jnp.zeros((), floats[0].dtype)
     begin = 0
     for leaf in floats:
-        # bfloat16 represents only the integers up to 256.
+        # bfloat16 represents exactly only integers up to 256.
         wide = at_least_float32(leaf.dtype)
         places = jnp.arange(begin, begin + leaf.size, dtype=wide)
         weights = jnp.cos(places).astype(leaf.dtype).reshape(leaf.shape)
@@ -304,7 +305,7 @@ def equal(got: PyTree, want: PyTree) -> None:
 def close(got: PyTree, want: PyTree, dtype: DType) -> None:
     """Raises AssertionError unless types are equal and values agree up to rounding.
 
-    NaN agrees with nothing.
+    NaN agrees with no value, not even with NaN.
     """
     same_types(got, want)
     tolerance = TOLERANCE[str(dtype)]
@@ -312,7 +313,7 @@ def close(got: PyTree, want: PyTree, dtype: DType) -> None:
         wide = np.complex128 if np.iscomplexobj(w) else np.float64
         g64 = np.asarray(g, wide)
         w64 = np.asarray(w, wide)
-        # An empty memory may hold -inf.
+        # Skip -inf, which an empty matrix memory may hold.
         scale = max(1.0, np.abs(w64).max(initial=0.0, where=np.isfinite(w64)))
         np.testing.assert_allclose(
             g64 / scale, w64 / scale, rtol=0, atol=tolerance, equal_nan=False
