@@ -36,7 +36,7 @@ __all__ = ["by_gate", "by_part", "chrono", "lecun_orthogonal", "unit_forget_bias
 def by_part(
     inputs: Initializer, state: Initializer, bias: Initializer | None = None
 ) -> Initializer:
-    """Returns an initializer that draws a kernel's rows for inputs and state apart.
+    """Returns an initializer that draws rows for inputs and for state separately.
 
     Peepholes have no rows, and use TensorFlow's Glorot uniform.
 
@@ -50,7 +50,7 @@ def by_part(
     Raises:
         TypeError: If an argument is not a function.
         ValueError: When a kernel is created, if the cell does not specify which rows
-            multiply the inputs. The cells of `jaxrnn.lite` do not.
+            multiply the inputs. The cells of `jaxrnn.lite` do not specify these rows.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn
@@ -165,7 +165,7 @@ def _by_part(
 ) -> Array:
     if len(spec.shape) < 2:
         return glorot_uniform(key, spec.shape, dtype)
-    fix = "Pass one initializer for all rows or, in a custom cell, `input_rows`."
+    fix = "Pass one initializer for all rows, or `input_rows` in a custom `ParamSpec`."
     own = check_given("input_rows", spec.input_rows, fix, "set for `by_part`")
     rows, columns = spec.shape
     drawn = [jnp.zeros((0, columns), dtype)]
@@ -180,7 +180,7 @@ def _by_part(
 def _by_gate(
     key: Key, spec: ParamSpec, dtype: DType, initializer: Initializer
 ) -> Array:
-    fix = "Pass another initializer or, in a custom cell, the number of gates."
+    fix = "Pass another initializer, or `blocks` in a custom `Stage` or `ParamSpec`."
     blocks = check_given("blocks", spec.blocks, fix, "set for `by_gate`")
     shape = (*spec.shape[:-1], spec.shape[-1] // blocks)
     one = dataclasses.replace(spec, shape=shape, blocks=1)
@@ -209,7 +209,7 @@ def _unit_forget_bias(key: Key, spec: ParamSpec, dtype: DType) -> Array:
 
 def _chrono(key: Key, spec: ParamSpec, dtype: DType, max_time: float) -> Array:
     _check_is_bias("chrono", spec)
-    fix = "Pass another initializer or, in a custom cell, the number of gates."
+    fix = "Pass another initializer, or `blocks` in a custom `Stage` or `ParamSpec`."
     blocks = check_given("blocks", spec.blocks, fix, "set for `chrono`")
     expect(blocks in (1, 2, 4), "blocks", "be 1, 2 or 4 for `chrono`", blocks, fix)
     zero = jnp.zeros(spec.shape[-1] // blocks, dtype)

@@ -58,11 +58,12 @@ def _check_projects(cell: LSTMCell | BasicRNNCell) -> None:
 class TFLiteLSTMCell(LSTMCell):
     """`LSTMCell` with separate, transposed weights for each gate.
 
-    Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
-    `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; for each gate (input,
-    forget, cell, output) `input_to_<gate>_w` `[H, I]`, `cell_to_<gate>_w` `[H, P]` and
-    `<gate>_bias` `[H]`; `w_f_diag`, `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel`
-    `[P, H]`. For the equations, see `LSTMCell`, where block j is the gate "cell".
+    Shapes, for input size `I`, `H = num_units` and `P = num_proj` (`P = H` without a
+    projection): inputs `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; for
+    each gate (input, forget, cell, output) `input_to_<gate>_w` `[H, I]`,
+    `cell_to_<gate>_w` `[H, P]` and `<gate>_bias` `[H]`; the peepholes `w_f_diag`,
+    `w_i_diag`, `w_o_diag` `[H]`; `projection/kernel` `[P, H]`. For the equations, see
+    `LSTMCell`, where block j is the gate "cell".
 
     Attributes:
         num_units: `H`, at least 0.

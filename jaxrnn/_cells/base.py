@@ -65,7 +65,7 @@ class BoundCell(Bound, Generic[CellT]):
     one compilation. Create a bound cell with `cell.bind(params, key)`.
 
     Attributes:
-        cell: The hyperparameters.
+        cell: The unbound cell, which holds the hyperparameters.
         params: Nested dicts of arrays, as `cell.init` returns them.
         key: The random key of one run, or None for a deterministic run. Keys have no
             gradient, so differentiate with respect to `params` and call `bind` inside
@@ -249,8 +249,8 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
         return False
 
     if TYPE_CHECKING:
-        # Only for type checkers: at run time, the base class defines no sizes, because
-        # a cell may define them as fields.
+        # Type checkers need these declarations. At run time, the base class defines no
+        # sizes, because a cell may define them as fields.
         state_size = output_size = property(lambda self: None)
 
     @abc.abstractmethod

@@ -33,7 +33,7 @@ class ComposedCell(RNNCell[State]):
 
     @abc.abstractmethod
     def compose(self, run_next: Callable, params: Params, inputs: PyTree) -> PyTree:
-        """Computes the outputs; every row and every step separately.
+        """Computes the outputs, separately for every row and every step.
 
         Args:
             run_next: `run_next(params, inputs) -> outputs` runs the next of

@@ -81,7 +81,7 @@ def count(
 ) -> int:
     """Declares a field for an integer in `[least, most]`.
 
-    `fix` ends the message about other values. Without `default`, the field is a
+    The error for other values ends with `fix`. Without `default`, the field is a
     required argument.
     """
     check = functools.partial(arguments.as_count, least=least, most=most, fix=fix)
@@ -174,7 +174,7 @@ def dtype() -> DType | None:
 
 
 def unused() -> Unused:
-    """Declares a TensorFlow argument that has no effect, also not in comparisons."""
+    """Declares a field for a TensorFlow argument that cells and comparisons ignore."""
     return dataclasses.field(default=None, compare=False)
 
 
@@ -320,7 +320,8 @@ class Hyperparameters:
             # not decorated.
             if any(isinstance(x, dataclasses.Field) for x in vars(each).values()):
                 name = each.__name__
-                raise TypeError(f"{name} declares fields. Add `@fields.dataclass`.")
+                text = "Decorate the class with `@fields.dataclass`."
+                raise TypeError(f"{name} declares fields, but is no dataclass. {text}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -396,7 +397,7 @@ class Hyperparameters:
         """Maps each hyperparameter's name to its dataclass field, or to None."""
         attributes: dict[str, Any] = {f.name: f for f in dataclasses.fields(self)}
         for name in getattr(self, "__dict__", {}):
-            if name == "__orig_class__":  # Python sets it for `OwnCell[int](...)`.
+            if name == "__orig_class__":  # Python sets this for `OwnCell[int](...)`.
                 continue
             if not isinstance(getattr(type(self), name, None), cached_property):
                 attributes.setdefault(name, None)
@@ -433,7 +434,7 @@ def _as_value(leaf: Any) -> Any:
     return leaf
 
 
-# The types of values that cannot change.
+# Values of these types cannot change.
 _CONSTANTS = {bool, int, float, complex, str, bytes, types.NoneType, TensorShape}
 _CONSTANTS |= {np.float32, np.float64}
 

@@ -96,14 +96,14 @@ def draw(initializer: Initializer, key: Key, spec: ParamSpec, dtype: DType) -> A
 
 
 def bias_initializer(kernel: Initializer, default: Initializer) -> Initializer:
-    """Returns the `bias` of `kernel` if it is a `by_part` with one, else `default`."""
+    """Returns `kernel.bias` if `kernel` is a `by_part` with a bias, else `default`."""
     return (kernel.bias if isinstance(kernel, PartInitializer) else None) or default
 
 
 def kernel_and_bias(
     cell: Any, kernel: Initializer = glorot_uniform, bias: Initializer = zeros
 ) -> tuple[Initializer, Initializer]:
-    """The kernel and bias initializers of a cell, with defaults in place of None."""
+    """Returns a cell's kernel and bias initializers; a default replaces None."""
     kernel = cell.kernel_initializer or kernel
     return kernel, cell.bias_initializer or bias_initializer(kernel, bias)
 

@@ -93,7 +93,7 @@ def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> PyTree:
     must = f"be a `{kind.__name__}` ({', '.join(names)})"
     # Accept a plain tuple, but not a named tuple with other fields.
     fits = is_list_of(inputs, len(names)) and getattr(inputs, "_fields", names)
-    fix = "For their sizes, see the cell's `input_sizes`."
+    fix = "The cell's `input_sizes` lists the size of each input."
     expect(fits == names, "inputs", must, inputs, fix)
     leaves: list[Array] = []
     for name, x, size in zip(names, inputs, cell.input_sizes, strict=True):

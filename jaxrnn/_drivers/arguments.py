@@ -1,4 +1,4 @@
-"""Checks of the arguments of the public calls, and of what a `loop_fn` returns."""
+"""Checks of the arguments of drivers, and of the values that `loop_fn` returns."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
@@ -127,7 +127,7 @@ def _fix_of_cell(name: str, cell: object) -> str:
 
 def check_is_unbound_cell(name: str, cell: object) -> None:
     """Raises TypeError unless `cell` can create its parameters."""
-    # The modules of linen also have `init` and `bind`.
+    # Modules of linen also have `init` and `bind`, but no `state_size`.
     is_cell = hasattr(cell, "state_size") and not isinstance(cell, type)
     kinds = UnboundCellLike if is_cell else ()
     what = "an unbound cell, such as `jaxrnn.LSTMCell(64)`"

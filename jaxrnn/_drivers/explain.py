@@ -42,9 +42,8 @@ class Explanation:
             device memory, and `saved.host` host memory.
         platform: The platform of the program, such as "cpu".
         strategy: The memory strategy that `swap_memory` selects.
-        part: If the strategy divides the steps into parts, such as the parts that
-            `Recompute` recomputes one after another, the number of steps in a part.
-            Otherwise, None.
+        part: The number of steps in each part, if the strategy divides the run into
+            parts, as `Recompute` does. Otherwise, None.
     """
 
     title: str

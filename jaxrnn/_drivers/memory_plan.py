@@ -166,8 +166,8 @@ def memory_plan(
     must, fix = "have parameters", "Bind the parameters with `cell.bind(params)`."
     expect(bound_or_none(cell), "cell", must, cell, fix, TypeError)
 
-    # The types of all arrays. A mesh of one device selects the platform; without a
-    # mesh, JAX compiles for the first device.
+    # Replace all arrays by their types. JAX compiles for the first device, unless the
+    # types have a sharding on a mesh of another device.
     params, with_params = types_of_arrays(cell.params)
     others, with_others = types_of_arrays((inputs, args, options))
     if device != jax.devices()[0]:

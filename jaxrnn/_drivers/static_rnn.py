@@ -225,8 +225,8 @@ class StateSaver:
     then pure, and can be compiled, differentiated and scanned.
 
     Attributes:
-        states: A dict of arrays, each `[batch, ...]`. The dict is a copy; the dict that
-            you pass does not change.
+        states: A dict of arrays, each `[batch, ...]`. `states` is a copy, so the dict
+            that you pass does not change.
 
     Raises:
         TypeError: If `states` is not a dict of arrays.

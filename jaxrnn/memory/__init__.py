@@ -15,7 +15,7 @@ A custom strategy is a frozen dataclass that derives from `Strategy` and has one
 `plan`, which returns a `CheckpointPlan`.
 """
 
-# Imports `_run/memory.py`, whose public names it lists. Never here: code.
+# This module only lists the public names of `_run/memory.py`, and contains no code.
 
 from .._base.modules import set_module as _set_module
 from .._run.memory import CheckpointPlan, Keep, Offload, Recompute, Strategy

@@ -188,7 +188,7 @@ def _with_gaps(setup: Setup) -> tuple[Setup, dict[str, Any]]:
     mask = bits >> ts & 1 == 1  # Row 0 has a gap at the middle step.
     options = {
         "mask": mask,
-        "resets": ts == (rows + 1) % 3,  # In some rows, at a masked step.
+        "resets": ts == (rows + 1) % 3,  # In some rows, this step is masked.
         "reset_state": _of_rows(setup.state, jnp.roll(rows[:, 0], 1)),
     }
     xs = jax.tree.map(lambda x: _filled(x, ~mask, jnp.nan), setup.xs)

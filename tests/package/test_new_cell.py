@@ -169,7 +169,10 @@ def test_errors_of_a_users_cell_name_the_argument():
     with pytest.raises(ValueError, match=r"^`leak` must be in \[0, 1\], got 2\.0\.$"):
         Leaky(3, leak=2.0)
     undecorated = type("New", (Leaky,), {"rate": fields.number(1.0)})
-    with pytest.raises(TypeError, match=r"^New declares fields\. Add `@"):
+    with pytest.raises(
+        TypeError,
+        match=r"^New declares fields, but is no dataclass\. Decorate the class with `@",
+    ):
         undecorated(3)
     structure = r"^`params` must have the structure {'scale': \*}"
     with pytest.raises((TypeError, ValueError), match=structure):

@@ -1,4 +1,4 @@
-"""A stack of cells as one cell, and functions between its cells."""
+"""`MultiRNNCell`, a stack of cells, and the wrapper of functions between the cells."""
 
 import contextlib
 import dataclasses
@@ -307,7 +307,7 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         note = f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
         below = self.cells[i - 1] if i else None
         if isinstance(below, OutputFunctionWrapper):
-            note += f" Its inputs are what `{name_of(below.output_fn)}` returns."
+            note += f" Its inputs are the results of `{name_of(below.output_fn)}`."
         return note
 
     def _widths(self) -> list[int]:
