@@ -191,7 +191,9 @@ class AffineCell(SpecsCell[State]):
         return {}
 
     def stage_params(self, params: Params) -> Params:
-        """Converts `params` to the names that the stages expect; by default a no-op.
+        """Converts `params` to the names that the stages expect.
+
+        By default, `params` are returned unchanged.
 
         Override this method and `param_specs` for a cell that stores its parameters in
         another form, for example two kernels in one array, or a kernel that is

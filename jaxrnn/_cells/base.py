@@ -261,7 +261,7 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
             key: A random key.
             inputs: One step of inputs, `[batch, depth]` or a nest. Only shapes and
                 dtypes are read, so `jax.ShapeDtypeStruct`s are accepted.
-            dtype: The dtype of the parameters; by default the cell's `dtype`, or the
+            dtype: The dtype of the parameters. Default: the cell's `dtype`, or the
                 dtype of the inputs if the cell has no `dtype`.
 
         Returns:

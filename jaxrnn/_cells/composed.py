@@ -53,7 +53,7 @@ class ComposedCell(RNNCell[State]):
         return [state]
 
     def join_states(self, states: list[PyTree]) -> PyTree:
-        """Joins the states of the inner cells; the inverse of `split_state`."""
+        """Joins `states` of the inner cells to one state, as `split_state` split it."""
         return states[0]
 
     def apply(

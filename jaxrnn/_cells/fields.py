@@ -107,13 +107,16 @@ def function(*, default: object = dataclasses.MISSING) -> Any:
 def number(
     default: float | None, low: float = -math.inf, high: float = math.inf
 ) -> float:
-    """Declares a field for a number in `[low, high]`, stored as a float."""
+    """Declares a field for a number in `[low, high]`, with the default `default`.
+
+    The field stores a float.
+    """
     check = functools.partial(check_number, low=low, high=high)
     return checked(check, default=default)
 
 
 def flag(default: bool) -> bool:
-    """Declares a field for a bool."""
+    """Declares a field for a bool, with the default `default`."""
 
     def check(name: str, value: Any) -> bool:
         return arguments.as_bool(name, value, fix_of_size(value))
@@ -127,7 +130,7 @@ def activation(
     """Declares a field for an activation, stored as a function.
 
     The value may be a function, the name of a Keras activation or None, which selects
-    the activation `none`.
+    the activation `none`. If the value is missing, `default` replaces it.
     """
 
     def check(name: str, value: Any) -> Activation:
@@ -162,7 +165,7 @@ def sizes(*, default: object = dataclasses.MISSING) -> Size:
 
 
 def name(default: str | None = None) -> str | None:
-    """Declares a field for the name of a step in profiles, or None."""
+    """Declares a field for the name of a step in profiles; by default `default`."""
     what = "a string or None"
     check = functools.partial(check_instance, kinds=str | None, what=what)
     return checked(check, default=default)

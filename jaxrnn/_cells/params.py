@@ -19,8 +19,9 @@ from . import fields
 def glorot_uniform(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
     """Draws from `U(-l, l)` with `l = sqrt(6 / (fan_in + fan_out))`.
 
-    Unlike the initializer in `jax.nn.initializers`, this function accepts vectors. The
-    size of a vector counts as `fan_in` and as `fan_out`.
+    `glorot_uniform(key, shape, dtype)` returns an array. Unlike the initializer in
+    `jax.nn.initializers`, this function accepts vectors: the size of a vector counts as
+    `fan_in` and as `fan_out`.
 
     Source: Glorot and Bengio, AISTATS 2010; `tf.compat.v1.glorot_uniform_initializer`.
     """

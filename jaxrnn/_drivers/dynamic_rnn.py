@@ -191,20 +191,20 @@ def dynamic_rnn(
         implementation: The loop that runs the cell. All loops give the same results, up
             to rounding. If there are no rows or no steps, the choice has no effect.
 
-            - None, the default, selects a loop for the cell. For an `AffineCell`, this
-              is "native" on a single CPU device or in a CPU `shard_map`, if the native
-              loop was built, supports the cell, and is faster for this number of
+            - `None`, the default, selects a loop for the cell. For an `AffineCell`,
+              this is "native" on a single CPU device or in a CPU `shard_map`, if the
+              native loop was built, supports the cell, and is faster for this number of
               steps. Otherwise, it is "xla".
-            - "scan" is a scan of single steps, for every cell. If a result or a
+            - `"scan"` is a scan of single steps, for every cell. If a result or a
               gradient looks wrong, first compare it with this loop. If time is divided
               over devices, "scan" raises an error.
-            - "xla" is a loop compiled by XLA, for an `AffineCell`. A single step runs
+            - `"xla"` is a loop compiled by XLA, for an `AffineCell`. A single step runs
               without a loop.
-            - "native" is the package's own C++ loop, in float32 on CPUs, for LSTMs,
+            - `"native"` is the package's own C++ loop, in float32 on CPUs, for LSTMs,
               GRUs and basic RNNs with tanh, relu or sigmoid.
-            - "jla" is a kernel of the package `jax-linear-attention`, for matrix
+            - `"jla"` is a kernel of the package `jax-linear-attention`, for matrix
               memories on Hopper GPUs.
-            - "deltanet_tpu" is a kernel of the package `deltanet-tpu`, for matrix
+            - `"deltanet_tpu"` is a kernel of the package `deltanet-tpu`, for matrix
               memories on TPUs.
 
             The last two support reverse mode only, in float32 or narrower dtypes. They
@@ -241,16 +241,12 @@ def dynamic_rnn(
     Raises:
         TypeError: If `cell` is not a cell, the cell changes the dtypes of its state, or
             an argument has the wrong type.
-        ValueError: In these cases:
-
-            - `inputs` is None or has rank less than 3, or shapes disagree.
-            - `inputs` holds no array. The error is then also an IndexError, as in
-              TensorFlow.
-            - Neither `initial_state` nor `dtype` is given.
-            - `reset_state` is given without `resets`.
-            - Both `mask` and `sequence_length` are given.
-            - `implementation` cannot run this cell.
-            - With `mask` or `return_states`, a leaf of the state has no batch axis.
+        ValueError: If `inputs` is None or has rank less than 3, or shapes disagree. If
+            `inputs` holds no array, the error is also an IndexError, as in TensorFlow.
+        ValueError: If neither `initial_state` nor `dtype` is given, `reset_state` is
+            given without `resets`, or both `mask` and `sequence_length` are given.
+        ValueError: If `implementation` cannot run this cell. With `mask` or
+            `return_states`, also if a leaf of the state has no batch axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

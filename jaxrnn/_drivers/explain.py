@@ -1,4 +1,4 @@
-"""`explain`: says which loop runs a cell, and what the loop saves for gradients."""
+"""`explain`, which reports the loop that runs a cell, and the bytes that it saves."""
 
 import dataclasses
 import inspect

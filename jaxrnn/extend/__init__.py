@@ -25,8 +25,8 @@
 * Functions that run cells: `map_sizes` reads a `state_size` or an `output_size`.
   `as_arrays`, `as_bool`, `as_count`, `as_lengths`, `check_function` and `check_key`
   check arguments. `concrete_or_none` returns the values of an array that is not traced.
-* Errors: `expect` raises a ValueError or a TypeError that names the argument, what it
-  must be and what it is.
+* Errors: `expect` raises a ValueError or a TypeError that says which argument is wrong,
+  what is expected, and what it got.
 """
 
 # This module only imports public names from private folders, and contains no code.

@@ -38,7 +38,7 @@ class MatrixMemoryCell(SpecsCell[State]):
     chunk_size: int = fields.count(default=64)
 
     rule: ClassVar[Any]
-    """The `MatrixRule`: how a step changes the state, and what the step reads."""
+    """The `MatrixRule`, which reads and changes the state in one step."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
