@@ -369,7 +369,7 @@ class Hyperparameters:
             if name == "weak_type":
                 text = "Bind the cell, or name the argument in `static_argnames`."
                 raise TypeError(f"a cell is not an array, got {self!r}. {text}")
-            # Raises the original error if a property of this name failed.
+            # If a property of this name raised an AttributeError, raise it again.
             object.__getattribute__(self, name)
 
     def __deepcopy__(self, memo: dict) -> "Hyperparameters":

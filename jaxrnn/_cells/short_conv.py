@@ -111,7 +111,8 @@ def taps_of_step(inputs: Array, past: Array) -> tuple[list[Array], Array]:
             the inputs or a wider one.
 
     Returns:
-        The taps, oldest first, each like `inputs`; and the new past inputs.
+        `(taps, past)`. `taps` is a list of `width` arrays `[batch, depth]`, oldest
+        first. `past` holds the inputs before the next step.
     """
     newest = inputs[:, None].astype(past.dtype)
     last = jnp.concatenate([past, newest], axis=1)

@@ -88,7 +88,7 @@ def as_unroll(parallel_iterations: object) -> int:
 
 
 def check_is_cell(name: str, cell: object) -> None:
-    """Raises TypeError unless `cell` is a bound cell or has the attributes of one."""
+    """Raises TypeError unless `cell` has the attributes of a bound cell."""
 
     def has(*names: str) -> bool:
         # Look at the class first, because an AttributeError that a property raises

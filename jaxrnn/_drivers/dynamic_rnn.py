@@ -207,8 +207,9 @@ def dynamic_rnn(
             - `"deltanet_tpu"` is a kernel of the package `deltanet-tpu`, for matrix
               memories on TPUs.
 
-            The last two support reverse mode only, in float32 or narrower dtypes. They
-            can reset states only to zeros, and require all values to be finite.
+            The kernels "jla" and "deltanet_tpu" support reverse mode only, in float32
+            or narrower dtypes. They reset states only to zeros, and require all values
+            to be finite.
         mask: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at valid
             steps. Default: no mask. Use `mask` instead of `sequence_length`. At masked
             steps, where `mask` is false, a row keeps its state and outputs zeros, and
@@ -313,8 +314,8 @@ def given_to(
     inputs, shape, axis = as_padded(inputs, time_major)
     time = shape[axis]
 
-    # Lengths or a mask. With `axis_name`, the mask covers the steps of one device, but
-    # lengths count the steps of all devices.
+    # The lengths or the mask. With `axis_name`, a mask covers the steps of one device,
+    # but lengths count the steps of all devices.
     longest = None if axis_name else time
     valid, lengths = as_mask(mask, sequence_length, shape, axis), sequence_length
     if valid is not None and axis_name is None:

@@ -258,8 +258,8 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
             jnp.concatenate([gate[name] for gate in gates], axis=-1)
             for name in ("w", "b")
         )
-        # Put the axis of heads first, because XLA's CPU backend supports matrix
-        # products of 16-bit arrays with 32-bit results only in this order.
+        # Works around an error of XLA for CPUs (JAX 0.10 and 0.12), "Unsupported
+        # element type: BF16 x BF16 = F32": puts the axis of heads first.
         blocks = x.reshape(x.shape[0], *w.shape[:2]).swapaxes(0, 1)
         z = jnp.matmul(blocks, w, preferred_element_type=dtype).swapaxes(0, 1)
         z = jax.nn.sigmoid(z + b.astype(dtype)[None])

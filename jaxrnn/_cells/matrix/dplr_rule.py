@@ -34,7 +34,7 @@ class DPLRInputs(NamedTuple, Generic[Leaf]):
 
 @dataclasses.dataclass(frozen=True)
 class DPLRRule(MatrixRule):
-    """The generalized delta rule.
+    """The generalized delta rule (DPLR), as in RWKV-7.
 
     For each head, S is a matrix [key, value], and vectors are rows:
 

@@ -100,7 +100,8 @@ class MatrixRule(abc.ABC):
             value: The size of the values of a head.
 
         Returns:
-            `(values, state)`: an `Inputs` of sizes, and one size or a nest of sizes.
+            `(values, state)`, where `values` is an `Inputs` of sizes, and `state` is
+            one size or a nest of sizes.
         """
 
     @abc.abstractmethod

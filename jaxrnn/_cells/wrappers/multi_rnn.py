@@ -148,8 +148,9 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         cells: A list or tuple of cells, from the inputs upwards. A function of the
             output of one step may follow a cell. The attribute stores a tuple of cells,
             in which an `OutputFunctionWrapper` holds a cell and its function.
-        state_is_tuple: True for a tuple of the cells' states. False for one array that
-            concatenates the states; each state must then be one vector.
+        state_is_tuple: Whether the state is a tuple of the cells' states. If False, the
+            state is one array that concatenates these states, and each of them must be
+            one vector.
 
     Raises:
         TypeError: If `cells` is not a list or tuple of cells and functions, its first
