@@ -1,8 +1,8 @@
-"""Conversion of weights from and to other libraries.
+"""Converts the weights of recurrent layers from and to other libraries.
 
 | library | functions |
 |---|---|
-| PyTorch | `from_torch`, `to_torch`; for states, `from_torch_state`, `to_torch_state` |
+| PyTorch | `from_torch`, `to_torch`; states: `from_torch_state`, `to_torch_state` |
 | Keras | `from_keras`, `to_keras` |
 | Flax | `from_flax` for linen and nnx, `to_linen`, `to_nnx` |
 | Haiku | `from_haiku`, `to_haiku` |
@@ -16,26 +16,28 @@
   `stack_bidirectional_dynamic_rnn`, each with one cell per layer.
 * A function `to_...` takes what `from_...` returns, and returns the weights in the
   layout of the other library.
-* `bidirectional=None` means that the weights decide on the number of directions. True
-  and False raise an error for weights that do not fit.
-* `at` is the name of the layers inside of a model, with or without a final dot or
-  slash.
+* By default (`bidirectional=None`), the weights decide whether there are one or two
+  directions. With True or False, weights with another number of directions raise an
+  error.
+* `at` is the name of the layers in a model, such as "encoder.rnn". A final dot or slash
+  is optional.
 
 Weights are plain arrays in the other library's own structure. The converters do not
 unpickle data, and only `onnx_nodes` and `from_onnx` import the other library. If a cell
 has no equivalent in the target library, the conversion raises an error that explains
-why. Settings that a library does not store with its weights, e.g. the activation, or
-the forget bias in TensorFlow 1, are arguments.
+why. Libraries do not store all settings with their weights, e.g. the activation. Pass
+these settings as arguments.
 
 Functions `from_...` copy the weights to the default device. Functions `to_...` return
-NumPy arrays. Without x64, float64 weights stay NumPy arrays, which run as float32.
-Under `jit` and `grad`, conversions return traced JAX arrays for traced weights. A loss
-that converts weights therefore has gradients in the layout of the other library. If a
-conversion needs the values of an array, e.g. to check that a bias is zero, and the
-array is traced, the conversion raises a TypeError.
+NumPy arrays. If JAX runs without x64, float64 weights stay NumPy arrays, and cells
+compute with them in float32. Under `jit` and `grad`, conversions return traced JAX
+arrays for traced weights. Therefore, a loss that converts weights has gradients in the
+layout of the other library. Some conversions need the values of an array, e.g. to check
+that a bias is zero. If this array is traced, they raise a TypeError.
 """
 
-# Imports all but `export`. Never here: equations; a file knows one other library.
+# This folder may import all others except `export`. A file converts for one library,
+# and contains no equations.
 
 from .._base.modules import set_module as _set_module
 from ._equinox import from_equinox, to_equinox

@@ -27,8 +27,8 @@ def from_equinox(cells: object) -> BoundCell:
     """Loads one Equinox cell, or several stacked cells, as a bound cell.
 
     Cells with `use_bias=False` get biases of zeros. The weights may be traced, e.g. by
-    `eqx.filter_grad`. Gradients then have the structure of `cells`. The state of an
-    LSTM is (h, c) in Equinox and (c, h) in jaxrnn.
+    `eqx.filter_grad`, and gradients have the structure of `cells`. Equinox orders the
+    state of an LSTM as (h, c), jaxrnn as (c, h).
 
     Args:
         cells: A cell, or a list of stacked cells from the inputs upwards. Each cell is
@@ -36,8 +36,8 @@ def from_equinox(cells: object) -> BoundCell:
             a cell, as `to_equinox` returns it.
 
     Returns:
-        A bound `LSTMCell` with `forget_bias=0` or a bound `CudnnCompatibleGRUCell`; for
-        several layers, a bound `MultiRNNCell`.
+        A bound `LSTMCell` with `forget_bias=0`, or a bound `CudnnCompatibleGRUCell`.
+        Several layers become a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If a cell is neither an Equinox cell nor a dict of its arrays, or a
@@ -77,12 +77,12 @@ def to_equinox(cell: BoundCell) -> Any:
             bound `MultiRNNCell` of these.
 
     Returns:
-        A dict of arrays; for several layers, a list of dicts.
+        A dict of arrays, or for several layers a list with one dict per layer.
 
     Raises:
         TypeError: If a cell is not bound, or no converter supports its class.
-        ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, or has a
-            feature that Equinox does not support: peepholes, clips, coupled gates, a
+        ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, which
+            Equinox does not have. Also for peepholes, clips, coupled gates, a
             projection, or an activation other than tanh.
     """
     found = _LIBRARY.layers_of(as_bound("cell", cell))
@@ -97,10 +97,11 @@ def _layer(name: str, cell: Any) -> LayerWeights:
         given = {key: getattr(cell, key, None) for key in names}
     weights = {key: value for key, value in given.items() if value is not None}
     must = "be an LSTMCell or a GRUCell of Equinox, or a dict of its arrays"
-    # Show the module, because other libraries also have an `LSTMCell`.
+    # Show the module of the class, because other libraries also have an `LSTMCell`.
     got = Verbatim(f"{type(cell).__module__}.{type(cell).__name__}")
     expect(weights, name, must, got, error=TypeError)
-    # Other arrays are of a subclass with other equations.
+    # Also read arrays that Equinox's cells do not have. They belong to a subclass,
+    # whose equations may differ, so `check_names` refuses them.
     weights |= {k: x for k, x in getattr(cell, "__dict__", {}).items() if is_array(x)}
     read = Reader(weights, f"{name}.")
     state = read("weight_hh", None, None)

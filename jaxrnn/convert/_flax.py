@@ -41,16 +41,16 @@ from ._weights import (
 )
 
 _LIBRARY = Library("Flax", {Kind.LSTM: "ifjo", Kind.GRU_AFTER: "ruc", Kind.RNN: "c"})
-# Activations that have the same name in jaxrnn, which takes those of Keras.
+# Under these names, jaxrnn has Keras's functions, which differ from Flax's.
 _DIFFERENT = ("gelu", "hard_sigmoid", "leaky_relu")
 _BOTH = ("forward_rnn", "backward_rnn")
 
 
 def _separate(kind: Kind, letters: Iterable[str], biased: str) -> Table:
-    """The table of a cell that has a separate module for each gate.
+    """Maps the arrays of a cell with one module per gate to their places.
 
-    `letters` end the names of the modules, which begin with i for the inputs and with h
-    for the state. The modules that begin with `biased` have biases.
+    A module's name is "i" (reads the inputs) or "h" (reads the state), followed by one
+    of `letters`, e.g. "if". Only modules that begin with `biased` have biases.
     """
     parts = ("i", "kernel", "x"), ("h", "kernel", "h"), (biased, "bias", "b")
     return {
@@ -65,9 +65,9 @@ _LINEN = {
     Kind.GRU_AFTER: _separate(Kind.GRU_AFTER, "rzn", "i") | {"hn/bias": ("s", "c")},
     Kind.RNN: _separate(Kind.RNN, [""], "i"),
 }
-# In nnx, the module "if" has another name, because "if" is a Python keyword.
+# In nnx, the module "if" is called "if_", because "if" is a Python keyword.
 _NNX_LSTM = {key.replace("if/", "if_/"): at for key, at in _LINEN[Kind.LSTM].items()}
-# The tables of the nnx cells whose two kernels hold all gates.
+# nnx cells with one kernel for the inputs and one for the state, each with all gates.
 _DENSE: dict[Kind, Table] = {
     kind: {
         "dense_i/kernel": ("x", order),
@@ -76,8 +76,8 @@ _DENSE: dict[Kind, Table] = {
     }
     for kind, order in _LIBRARY.orders.items()
 }
-# The GRU of Flax 0.12 lacks this bias, although its docstring has it. Its last block
-# becomes the bias of the candidate's recurrent product.
+# The docstring of nnx's `GRUCell` lists this bias, but Flax 0.12 does not create it. If
+# it is there, its last block is the bias of the candidate's recurrent product.
 _SECOND_BIAS: Table = {"dense_h/bias": ("s", "ruc")}
 
 
@@ -108,41 +108,41 @@ def from_flax(
 ) -> Any:
     """Loads a module of linen or nnx as a bound cell, or as cells of two directions.
 
-    The weights may be traced. Gradients then have the structure of `params`. The state
-    of an LSTM is (c, h) in Flax, too.
+    The weights may be traced, and gradients have the structure of `params`. Flax and
+    jaxrnn both order the state of an LSTM as (c, h).
 
     The parameters do not include the options of a module. If a module has its own
-    `activation_fn`, pass it as `activation`. A module with another `gate_fn` than the
-    sigmoid, or a `SimpleCell` with `residual=True`, cannot be converted, which
-    `from_flax` cannot detect.
+    `activation_fn`, pass it as `activation`. `from_flax` cannot convert a module whose
+    `gate_fn` is not the sigmoid, or a `SimpleCell` with `residual=True`. The parameters
+    do not show these options, so such a module gives wrong results without an error.
 
     Args:
         params: The parameters of a cell, of an `nn.RNN`, of an `nn.Bidirectional`, or
-            of an `nn.Sequential` that stacks several `nn.RNN`s or `nn.Bidirectional`s;
-            the modules of nnx have the same names. For linen, pass the variables that
-            `init` returns, or their "params". For nnx, pass `nnx.state(module,
-            nnx.Param)`, or the result of `nnx.to_pure_dict` for this state. For a
-            larger model, pass only the parameters of its recurrent part.
-        activation: The `activation_fn` of the cells. Required for a `SimpleCell`; for
-            other cells, None is Flax's default, tanh. For "hard_sigmoid", "gelu" and
-            "leaky_relu", pass the function, because the functions of these names differ
-            in Flax and jaxrnn.
-        bidirectional: Whether the module must have two directions; None if the
+            of an `nn.Sequential` that stacks several `nn.RNN`s or `nn.Bidirectional`s.
+            The modules of nnx have the same names. For linen, pass the variables that
+            `init` returns, or their "params". For nnx, pass
+            `nnx.state(module, nnx.Param)`, or the result of `nnx.to_pure_dict` for this
+            state. For a larger model, pass only the parameters of its recurrent part.
+        activation: The `activation_fn` of the cells, by default tanh as in Flax.
+            Required for a `SimpleCell`. Instead of the names "hard_sigmoid", "gelu" and
+            "leaky_relu", pass the function, because Flax and jaxrnn use these names for
+            different functions.
+        bidirectional: True requires two directions, False requires one. By default, the
             parameters decide.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`. For two directions,
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer.
+        `BasicRNNCell`. Several layers become a bound `MultiRNNCell`. For two
+        directions, `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each
+        with one cell per layer.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
         ValueError: If a weight is missing, unknown, or has the wrong shape; if
             `bidirectional` does not fit the module; if `activation` is one of the three
-            names, or missing for a `SimpleCell`; if there is a layer without parameters
-            between recurrent layers.
+            names above, or missing for a `SimpleCell`; if a layer without parameters is
+            between two recurrent layers.
 
     Example:
         >>> import numpy as np, jaxrnn.convert
@@ -156,8 +156,8 @@ def from_flax(
         >>> jaxrnn.convert.to_nnx(cell)["dense_h"]["kernel"].shape
         (5, 5)
     """
-    must = "be a function where Flax and jaxrnn differ"
-    fix = f"Pass `jax.nn.{activation}`."
+    must = "be a function, because Flax and jaxrnn use this name differently"
+    fix = f"For Flax's activation, pass `jax.nn.{activation}`."
     expect(activation not in _DIFFERENT, "activation", must, activation, fix)
     layers = []
     for name, module in _modules(params):
@@ -166,7 +166,8 @@ def from_flax(
             check_names(name, module, _BOTH)
             parts = {f"{name}/{key}": module[key] for key in _BOTH}
         layers.append([_layer(*part, activation) for part in parts.items()])
-    # A `Bidirectional` may merge its outputs in any way.
+    # The parameters do not show how a `Bidirectional` merges its outputs, so the input
+    # sizes of the layer above are not checked.
     return bind_layers("params", layers, bidirectional, joins_directions=False)
 
 
@@ -188,7 +189,7 @@ def to_linen(cell: Cells) -> Params:
             per layer.
 
     Returns:
-        The `params` of the linen cell; for an `nn.RNN`, use `{"cell": params}`. For
+        The `params` of the linen cell. For an `nn.RNN`, use `{"cell": params}`. For
         several layers, the `params` of an `nn.Sequential` with one `nn.RNN` per layer.
         For two directions, the `params` of an `nn.Bidirectional` or, for several
         layers, of an `nn.Sequential` of these.
@@ -206,23 +207,22 @@ def to_linen(cell: Cells) -> Params:
 
 
 def to_nnx(cell: Cells, *, optimized: bool = False) -> Params:
-    """Returns the parameters of a cell for nnx, in nested dicts.
+    """Returns the parameters of a cell for nnx, as nested dicts of NumPy arrays.
 
-    `nnx.update(module, to_nnx(cell))` assigns the parameters to a module. The arrays
-    are NumPy arrays; traced parameters stay JAX arrays. The bias of an LSTM includes
-    the forget bias.
+    Traced parameters stay JAX arrays. `nnx.update(module, to_nnx(cell))` assigns the
+    parameters to a module. The bias of an LSTM includes the forget bias.
 
     The activation is not part of the parameters. Pass it to the module as
     `activation_fn` and to `from_flax` as `activation`.
 
     Args:
         cell: As for `to_linen`.
-        optimized: True for the parameters of an `nnx.OptimizedLSTMCell`, whose two
-            kernels hold all gates; False for an `nnx.LSTMCell`. Other cells ignore
-            this argument.
+        optimized: If True, an LSTM becomes an `nnx.OptimizedLSTMCell`, whose two
+            kernels each hold all gates. If False, an LSTM becomes an `nnx.LSTMCell`.
+            Other cells ignore this argument.
 
     Returns:
-        The parameters of the nnx cell; for an `nnx.RNN`, use `{"cell": params}`. For
+        The parameters of the nnx cell. For an `nnx.RNN`, use `{"cell": params}`. For
         several layers, the parameters of an `nnx.Sequential` with one `nnx.RNN` per
         layer. For two directions, the parameters of an `nnx.Bidirectional` or, for
         several layers, of an `nnx.Sequential` of these.
@@ -251,9 +251,9 @@ def to_nnx(cell: Cells, *, optimized: bool = False) -> Params:
 def _modules_of(
     layers: list[list[Named]], tables: Mapping[Kind, Table]
 ) -> list[Params]:
-    """The parameters of each layer's `RNN` or `Bidirectional`.
+    """The parameters of an `RNN` or `Bidirectional` for each layer.
 
-    For a single cell, the result holds the parameters of the cell, without an `RNN`.
+    For one layer of one direction, the result holds the parameters of the cell itself.
     """
     modules = []
     for layer in layers:
@@ -309,13 +309,13 @@ def _layer(name: str, weights: object, activation: ActivationLike) -> LayerWeigh
     else:
         tables = _LINEN | {Kind.LSTM: _NNX_LSTM} if "if_" in given else _LINEN
         kinds = [k for k, x in tables.items() if given.keys() & nested(x).keys()]
-        # The parameters of a whole model share no names with a cell, because the cell's
-        # names are in an inner dict.
+        # Refuse the parameters of a whole model, in which the names of the cell's
+        # parameters are not at the top level.
         must = (
             "be the parameters of an LSTMCell, OptimizedLSTMCell, GRUCell or SimpleCell"
             ", or of an RNN, Bidirectional or Sequential of such cells"
         )
-        fix = "From a larger model, pass only the part with these cells."
+        fix = "For a larger model, pass only the parameters of the recurrent module."
         expect(kinds, name, must, listed(given), fix)
         kind = kinds[0]
         table = tables[kind]

@@ -1,8 +1,9 @@
-"""LSTMs and GRUs whose gates need not use the sigmoid, as layers of other libraries.
+"""LSTMs and GRUs whose gates use another activation than the sigmoid.
 
-The cells have the parameters of `LSTMCell`, `GRUCell` and `CudnnCompatibleGRUCell`, and
-run in XLA's loop. In their equations, `recurrent_activation` replaces the sigmoid. It
-is None for the sigmoid, the name of a Keras activation, or a function.
+Layers of Keras and ONNX may have such gates, e.g. a hard sigmoid. The cells have the
+parameters of `LSTMCell`, `GRUCell` and `CudnnCompatibleGRUCell`, and run in XLA's loop.
+The field `recurrent_activation` is the activation of the gates: a function, the name of
+a Keras activation, or None for the sigmoid.
 """
 
 from typing import Any, final
@@ -17,7 +18,10 @@ from .._cells.lstm import LSTMCell
 
 
 def each_gate(cell: Any, z: Array) -> Array:
-    """The gates r and u, `[batch, 2H]`; some activations, as softmax, join units."""
+    """Applies the activation to gate r and gate u of z, `[batch, 2H]`, separately.
+
+    An activation such as softmax would otherwise mix the units of both gates.
+    """
     gates = jnp.split(z, 2, axis=-1)
     return jnp.concatenate(list(map(cell.recurrent_activation, gates)), axis=-1)
 
@@ -25,7 +29,7 @@ def each_gate(cell: Any, z: Array) -> Array:
 @final
 @fields.dataclass
 class GatedLSTMCell(LSTMCell):
-    """An `LSTMCell` whose gates are `recurrent_activation(...)`."""
+    """An `LSTMCell` with `recurrent_activation` in place of the sigmoid."""
 
     recurrent_activation: fields.ActivationLike = fields.activation(none=jax.nn.sigmoid)
     _gate_activation = property(lambda self: self.recurrent_activation)
@@ -34,7 +38,7 @@ class GatedLSTMCell(LSTMCell):
 @final
 @fields.dataclass
 class GatedGRUCell(GRUCell):  # pyright: ignore[reportGeneralTypeIssues]
-    """A `GRUCell` whose gates are `recurrent_activation(...)`."""
+    """A `GRUCell` with `recurrent_activation` in place of the sigmoid."""
 
     recurrent_activation: fields.ActivationLike = fields.activation(none=jax.nn.sigmoid)
     _gate_activation = each_gate
@@ -45,7 +49,7 @@ class GatedGRUCell(GRUCell):  # pyright: ignore[reportGeneralTypeIssues]
 class GatedCudnnGRUCell(
     CudnnCompatibleGRUCell  # pyright: ignore[reportGeneralTypeIssues]
 ):
-    """A `CudnnCompatibleGRUCell` whose gates are `recurrent_activation(...)`."""
+    """A `CudnnCompatibleGRUCell` with `recurrent_activation`, not the sigmoid."""
 
     recurrent_activation: fields.ActivationLike = fields.activation(none=jax.nn.sigmoid)
     _gate_activation = each_gate

@@ -2,10 +2,10 @@
 
 Both libraries add 1 to the forget gate at run time, so the converters copy the bias of
 this gate unchanged. Haiku's update gate is one minus jaxrnn's update gate. For a
-`VanillaRNN` and for a convolutional LSTM, Haiku stores two kernels and two biases. The
-converted cell stores the concatenation of the two kernels and the sum of the two
-biases. The padding, the strides and the order of the gates of convolutional LSTMs are
-the same as in `jaxrnn.contrib`.
+`VanillaRNN` and for a convolutional LSTM, Haiku stores two kernels and two biases.
+jaxrnn's cell stores the two kernels as one array, and the sum of the two biases. The
+padding, the strides and the order of the gates of convolutional LSTMs are the same as
+in `jaxrnn.contrib`.
 """
 
 import re
@@ -48,7 +48,7 @@ _LIBRARY = Library(
     activations={Kind.LSTM: ("tanh",), Kind.GRU: ("tanh",), Kind.RNN: ("relu",)},
     forget_bias=1.0,
 )
-# The names follow the name of the core.
+# The keys follow the name of the core, e.g. "lstm" in "lstm/linear/w".
 _TABLES = {
     Kind.LSTM: {"/linear/w": ("xh", "ijfo"), "/linear/b": ("b", "ijfo")},
     Kind.GRU: {"/w_i": ("x", "Urc"), "/w_h": ("h", "Urc"), "/b": ("b", "Urc")},
@@ -59,7 +59,7 @@ _TABLES = {
         "/linear_1/b": ("s", "c"),
     },
 }
-# The class at index n runs on grids with n axes; the class at index 0 runs on any grid.
+# The class at index n >= 1 runs on grids with n axes, `ConvLSTMCell` on any grid.
 _CONVS = (
     contrib.ConvLSTMCell,
     contrib.Conv1DLSTMCell,
@@ -81,23 +81,23 @@ def from_haiku(
 ) -> BoundCell:
     """Loads a core of Haiku, or a stack such as an `hk.DeepRNN`, as a bound cell.
 
-    The weights may be traced. Gradients then have the structure of `params`. The state
-    of an LSTM is (hidden, cell) in Haiku and (c, h) in jaxrnn.
+    The weights may be traced, and gradients have the structure of `params`. Haiku
+    orders the state of an LSTM as (hidden, cell), jaxrnn as (c, h).
 
     Args:
         params: The parameters of the core or of a whole model.
-        at: The module name of the core, e.g. "encoder/~/lstm"; for several cores, a
-            sequence of names from the inputs upwards. A final slash may follow each
-            name. None loads all cores with Haiku's default names, e.g. lstm and lstm_1;
-            these cores must be of one kind and in the same module.
-        input_shape: The `input_shape` of convolutional LSTMs, i.e. the sizes of the
-            grid's axes, without channels. Required for these cores, whose weights do
-            not include the sizes. All cores must have the same `input_shape`.
+        at: The module name of the core, e.g. "encoder/~/lstm", with an optional final
+            slash. For several cores, a sequence of names from the inputs upwards. None
+            loads all cores with Haiku's default names, e.g. lstm and lstm_1. These
+            cores must be of one kind and in the same module.
+        input_shape: The sizes of the grid's axes, without channels, e.g. `(32, 32)` for
+            images. Required for convolutional LSTMs, because the weights do not show
+            these sizes. All cores must have the same grid.
 
     Returns:
         A bound `LSTMCell`, `GRUCell`, `BasicRNNCell` with relu, or `Conv1DLSTMCell`,
-        `Conv2DLSTMCell` or `Conv3DLSTMCell` of `jaxrnn.contrib`; for several layers, a
-        bound `MultiRNNCell`.
+        `Conv2DLSTMCell` or `Conv3DLSTMCell` of `jaxrnn.contrib`. Several layers become
+        a bound `MultiRNNCell`.
 
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
@@ -133,17 +133,18 @@ def from_haiku(
 
 
 def to_haiku(cell: BoundCell, *, at: Names = None) -> dict[str, dict[str, np.ndarray]]:
-    """Returns the parameters of a cell in Haiku's two levels of dicts.
+    """Returns the parameters of a cell as Haiku's nested dicts of NumPy arrays.
 
-    The arrays are NumPy arrays; traced parameters stay JAX arrays. The second bias of a
-    `VanillaRNN` is zero; a core with `double_bias=False` ignores it.
+    The outer keys are module names. Traced parameters stay JAX arrays. The second bias
+    of a `VanillaRNN` is zero. A core with `double_bias=False` ignores this bias.
 
     Args:
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
-            `GRUCell`, or a bound `MultiRNNCell` of these; or a bound convolutional LSTM
-            of `jaxrnn.contrib`, or a bound `MultiRNNCell` of these.
-        at: The module name; for several layers, a sequence of names. None uses the
-            names that Haiku gives to cores constructed in this order.
+            `GRUCell`, or a bound convolutional LSTM of `jaxrnn.contrib`, or a bound
+            `MultiRNNCell`. Convolutional LSTMs cannot be in one stack with other cells.
+        at: The module name, or for several layers a sequence of names. None uses the
+            names that Haiku gives to cores constructed in this order, e.g. lstm and
+            lstm_1.
 
     Raises:
         TypeError: If a cell is not bound, or no converter supports its class.
@@ -177,7 +178,7 @@ def to_haiku(cell: BoundCell, *, at: Names = None) -> dict[str, dict[str, np.nda
 
 
 def _found(params: Weights) -> list[str]:
-    """The cores with default names, from the inputs upwards."""
+    """The names of the cores with Haiku's default names, from the inputs upwards."""
     own = [_INNER.sub("", str(module)) for module in params]
     found = {name: match for name in own if (match := _MODULE.fullmatch(name))}
     must = (
@@ -191,7 +192,7 @@ def _found(params: Weights) -> list[str]:
 
 
 def _reader(params: Weights, name: str) -> Reader:
-    """Reads the weights of a core, by the names that follow the name of the core."""
+    """Returns a reader of a core's weights, with keys such as "/linear/w"."""
     flat = flattened(params).items()
     own = {key.removeprefix(name): x for key, x in flat if key.startswith(f"{name}/")}
     expect(own, "at", "be the name of a core", name, f"Found: {listed(params)}.")
@@ -201,8 +202,8 @@ def _reader(params: Weights, name: str) -> Reader:
 def _layer(read: Reader) -> LayerWeights:
     """Reads an LSTM, a GRU or a `VanillaRNN`."""
     own = read.weights.keys()
-    # An LSTM has only names that a `VanillaRNN` also has. In a tie, `max` returns the
-    # LSTM, which is the first in `_TABLES`.
+    # All names of an LSTM's weights also occur in a `VanillaRNN`. If both kinds match
+    # equally well, `max` returns the LSTM, because `_TABLES` lists it first.
     kind = max(_TABLES, key=lambda kind: len(own & _TABLES[kind].keys()))
     table = dict(_TABLES[kind])
     if "/linear_1/b" not in own:  # `double_bias=False`
@@ -215,7 +216,7 @@ def _layer(read: Reader) -> LayerWeights:
 
 
 def _conv(read: Reader, grid: Any, depth: int | None) -> BoundCell:
-    """Loads a core as a cell of contrib, which has one kernel for inputs and state."""
+    """Loads a convolutional LSTM; contrib's cell joins the two kernels of the core."""
     check_names(read.prefix, read.weights, _CONV)
     of_inputs = read(_CONV[0], *[None] * len(grid), depth, None)
     *window, depth, columns = of_inputs.shape
@@ -230,11 +231,11 @@ def _conv(read: Reader, grid: Any, depth: int | None) -> BoundCell:
 
 
 def _saved_conv(name: str, bound: BoundCell) -> tuple[str, dict[str, Weight]]:
-    """The default name of a core, and its weights."""
+    """Haiku's default name and the weights for a convolutional LSTM."""
     cell = bound.cell
     what = "a convolutional LSTM, because another layer of the stack is one"
     check_instance(name, cell, _CONVS, what)
-    must = "be False, because Haiku has no skip connection"
+    must = "be False, because Haiku's convolutional LSTMs have no skip connection"
     expect(not cell.skip_connection, f"{name}.skip_connection", must, True)
     depth = cell.input_shape[-1]
     read = Reader(bound.params, f"{name}.params['", "']")

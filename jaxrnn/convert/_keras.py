@@ -1,6 +1,6 @@
 """Weights of the layers `LSTM`, `GRU` and `SimpleRNN` of Keras 3 and tf_keras.
 
-The weights of their predecessors `CuDNNLSTM` and `CuDNNGRU` can be read, too.
+`from_keras` also reads the weights of Keras 2's `CuDNNLSTM` and `CuDNNGRU`.
 """
 
 from collections.abc import Sequence
@@ -85,51 +85,51 @@ def from_keras(
     """Loads a Keras layer or a stack as a bound cell, or as cells of two directions.
 
     `from_keras` infers the kind of a layer (LSTM, GRU or SimpleRNN) from the shapes of
-    its weights. The bias of a `CuDNNLSTM` or `CuDNNGRU` has another size, by which
-    `from_keras` recognizes these layers and converts their kernels. Layers without a
-    bias get a bias of zeros. The weights may be traced. Gradients then have the
-    structure of `weights`.
+    its weights. `from_keras` recognizes a `CuDNNLSTM` or `CuDNNGRU` by the size of its
+    bias, and converts its kernels. Layers without a bias get a bias of zeros. The
+    weights may be traced, and gradients have the structure of `weights`.
 
-    The weights do not include the activations of a layer. If they differ from the
-    defaults of Keras 3, pass them; otherwise, the cell gives wrong numbers. The default
-    `recurrent_activation` of `LSTM` and `GRU` in TensorFlow 1, in `tf.compat.v1.keras`
-    and in Keras before 2.3 is "hard_sigmoid". The state of an LSTM is [h, c] in Keras
-    and (c, h) in jaxrnn.
+    The weights do not include the activations of a layer. Pass activations that differ
+    from the defaults of Keras 3; otherwise, the cell gives wrong results without an
+    error. In TensorFlow 1, `tf.compat.v1.keras` and Keras before 2.3, the default
+    `recurrent_activation` of `LSTM` and `GRU` is "hard_sigmoid". Keras orders the state
+    of an LSTM as [h, c], jaxrnn as (c, h).
 
     Args:
         weights: The `get_weights()` of one layer, or a list with the `get_weights()` of
             each layer of a stack, from the inputs upwards, as `to_keras` returns it.
-            Each layer must read the outputs of the layer before, which `from_keras`
-            cannot check; load other layers with separate calls. All `Bidirectional`
-            layers except the last must have `merge_mode="concat"`.
-        activation: The activation of the layers: a name or a function; for LSTMs and
-            GRUs, None is Keras's default, tanh. Required for a `SimpleRNN`. For Keras's
-            `activation=None`, pass "linear". The function "hard_sigmoid" differs
-            between versions of Keras, so pass the function: for Keras 3
+            Each layer must read the outputs of the layer before; `from_keras` cannot
+            check this. Load layers that are not stacked with separate calls. All
+            `Bidirectional` layers except the last must have `merge_mode="concat"`.
+        activation: The activation of the layers, a name or a function. For LSTMs and
+            GRUs, the default is Keras's default, tanh. Required for a `SimpleRNN`. For
+            Keras's `activation=None`, pass "linear". Instead of "hard_sigmoid", which
+            differs between versions of Keras, pass a function: for Keras 3
             `jax.nn.hard_sigmoid`, and for Keras 2, tf_keras and TensorFlow 1
             `lambda x: jnp.clip(0.2 * x + 0.5, 0, 1)`.
-        recurrent_activation: The activation of the gates of LSTMs and GRUs, as for
-            `activation`.
+        recurrent_activation: The activation of the gates of LSTMs and GRUs, a name or a
+            function.
         reset_after: The `reset_after` of GRUs without a bias. For GRUs with a bias,
-            `from_keras` infers this option from the shape of the bias.
-        bidirectional: Whether the layers must be `Bidirectional` layers; None if the
-            weights decide, because these layers have twice as many arrays.
+            `from_keras` ignores this argument and reads the option from the shape of
+            the bias.
+        bidirectional: True requires `Bidirectional` layers, False requires layers of
+            one direction. By default, the number of arrays decides.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
-        (for `reset_after`) or `BasicRNNCell`; for several layers, a bound
-        `MultiRNNCell`. If `recurrent_activation` is not the sigmoid, the cell has the
-        same parameters, but another class with a field for this activation. For two
-        directions, `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each
-        with one cell per layer.
+        (for `reset_after`) or `BasicRNNCell`. Several layers become a bound
+        `MultiRNNCell`. If `recurrent_activation` is not the sigmoid, the cell is of
+        another class, with the same parameters and a field `recurrent_activation`. For
+        two directions, `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`,
+        each with one cell per layer.
 
     Raises:
         TypeError: If a layer is not a list, a weight is not a floating-point array, or
             an option is not a bool.
         ValueError: If a layer has the wrong number of weights, or holds the weights of
             several layers; if `bidirectional` does not fit a layer; if a weight has the
-            wrong shape, or no layer is given; if no activation has the given name, the
-            name is "hard_sigmoid", or a `SimpleRNN` has no `activation`.
+            wrong shape, or no layer is given; if an activation's name is unknown or
+            "hard_sigmoid"; if `activation` is missing for a `SimpleRNN`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert
@@ -144,7 +144,7 @@ def from_keras(
     activations = {"activation": activation}
     activations["recurrent_activation"] = recurrent_activation
     for name, value in activations.items():
-        must = "be a function where versions of Keras differ"
+        must = "be a function, because versions of Keras use this name differently"
         expect(value != "hard_sigmoid", name, must, value, _HARD_SIGMOIDS)
     found = []
     for name, arrays in as_layers("weights", weights).items():
@@ -159,14 +159,14 @@ def from_keras(
 
 
 def to_keras(cell: Cells) -> list[list[np.ndarray]]:
-    """Returns the argument of Keras's `set_weights` for each layer of a cell.
+    """Returns a list of NumPy arrays per layer, for the layer's `set_weights`.
 
-    The Keras layer must be built, and have a bias and the activations of the cell. A
-    Keras `GRU` also needs the right `reset_after`: False for a `GRUCell`, True for a
-    `CudnnCompatibleGRUCell`. The bias of an LSTM includes the forget bias. Of the two
-    biases of a GRU with `reset_after`, the first holds the sum, except in the
-    candidate. To load the weights again, pass `activation` and `recurrent_activation`
-    to `from_keras`.
+    The Keras layer must be built, and must have a bias and the activations of the cell.
+    Create a Keras `GRU` with `reset_after=False` for a `GRUCell`, and with
+    `reset_after=True` for a `CudnnCompatibleGRUCell`. The bias of an LSTM includes the
+    forget bias. A GRU with `reset_after` has two biases: the second is zero, except in
+    the candidate. To load the weights again, pass `activation` and
+    `recurrent_activation` to `from_keras`.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell` or
@@ -195,7 +195,8 @@ def _directions(name: str, arrays: Sequence[Weight]) -> int:
     expect(count in (2, 3, 4, 6), name, must, count, f"{_FIX} {_OF_CELLS}")
     if count < 4:
         return 1
-    # Both directions begin with the two kernels of a layer, and read the same inputs.
+    # Each direction begins with its two kernels. Both directions read the same inputs,
+    # so their first kernels have equal numbers of rows.
     shapes = [list(getattr(each, "shape", ())) for each in arrays]
     pairs = [shapes[i : i + 2] for i in (0, count // 2)]
     is_layer = all(len(k) == len(s) == 2 and k[1] == s[1] for k, s in pairs)
@@ -232,17 +233,17 @@ def _layer(
         reset_after = len(biases) == 2
     if kind == Kind.GRU_AFTER and not reset_after:
         kind = Kind.GRU
-    if kind == Kind.RNN:  # It has no gates.
+    if kind == Kind.RNN:  # A plain RNN has no gates.
         activations = activations | {"recurrent_activation": None}
     given = zip(_table(kind).values(), (inputs, state, *biases), strict=False)
     return from_places(kind, given, 0, **activations)
 
 
 def _from_cudnn(kernel: Weight, units: int) -> Weight:
-    """The kernel of a `CuDNNLSTM` or `CuDNNGRU`, in the layout of the other layers.
+    """Converts the kernel of a `CuDNNLSTM` or `CuDNNGRU` to the layout of an `LSTM`.
 
-    Keras passes the numbers of each gate to cuDNN in the order of memory, and cuDNN
-    reads them as a matrix `[units, depth]`.
+    Keras stores each gate as `[depth, units]`, but cuDNN reads the same memory as
+    `[units, depth]`.
     """
     gates = blocks(kernel, kernel.shape[1] // units)
     return joined([gate.reshape(units, -1).T for gate in gates], axis=-1)
@@ -256,5 +257,5 @@ def _weights(layer: LayerWeights) -> list[np.ndarray]:
 
 
 def _table(kind: Kind) -> Table:
-    """The two kernels and the two rows of the bias of a layer."""
+    """The places of a layer's two kernels and of its bias's one or two rows."""
     return {part: (part, _LIBRARY.orders[kind]) for part in "xhbs"}

@@ -1,7 +1,4 @@
-"""The kinds of layers, and the cell and the arrays of each kind.
-
-`LayerWeights` describes the weights of one layer of a kind.
-"""
+"""The kinds of layers, such as LSTM, with the cell and the arrays of each kind."""
 
 import enum
 from typing import Any, TypeAlias
@@ -12,7 +9,7 @@ from .._cells.lstm import BasicLSTMCell, LSTMCell
 from ._gates import GatedCudnnGRUCell, GatedGRUCell, GatedLSTMCell
 
 Place: TypeAlias = tuple[str, str]
-"""What an array holds: a part of a layer, and the gates of its blocks in their order.
+"""What an array holds, such as `("x", "ifjo")`: a part, and its gates in order.
 
 The parts, with the shapes of their arrays:
 
@@ -28,7 +25,7 @@ An upper-case gate stands for the gate's negative weights. They give one minus t
 because 1 - sigmoid(z) = sigmoid(-z).
 """
 Table: TypeAlias = dict[Any, Place]
-"""The places of a layer's arrays by name."""
+"""Maps the name of each array to its place."""
 
 
 class Kind(enum.StrEnum):
@@ -51,7 +48,7 @@ CELLS = {
     Kind.GRU_AFTER: CudnnCompatibleGRUCell,
     Kind.LSTM: LSTMCell,
 }
-# The cells whose gates need not use the sigmoid.
+# The cells whose gates may use another activation than the sigmoid.
 GATED_CELLS = {
     Kind.GRU: GatedGRUCell,
     Kind.GRU_AFTER: GatedCudnnGRUCell,

@@ -2,9 +2,9 @@
 
 Libraries differ in the names of arrays, the order of gates, the orientation of kernels,
 the number of biases, and the constant that they add to the forget gate at run time. A
-`Library` is the table of these differences. It translates between the arrays of the
-library and `LayerWeights`, and rejects layers that the library cannot express. The
-cells of jaxrnn have such tables too: `CELL_TABLES`.
+`Library` is the table of these differences. A `Library` translates between its arrays
+and `LayerWeights`, and rejects layers that the library does not support. `CELL_TABLES`
+are the tables of jaxrnn's own cells.
 """
 
 import dataclasses
@@ -47,7 +47,7 @@ BothDirections: TypeAlias = tuple[tuple[BoundCell, ...], tuple[BoundCell, ...]]
 Cells: TypeAlias = BoundCell | tuple[Side, Side]
 """What functions such as `to_torch` take: a bound cell, or cells of both directions."""
 Loaded: TypeAlias = BoundCell | Any
-"""What the weights show; with `Any`, `dynamic_rnn` accepts the result."""
+"""A bound cell, or a pair for two directions; `Any` silences type checkers."""
 Layer: TypeAlias = Sequence["LayerWeights"]
 """The weights of a layer: one `LayerWeights` per direction."""
 Named: TypeAlias = tuple[str, "LayerWeights"]
@@ -62,11 +62,12 @@ class LayerWeights:
 
     Attributes:
         kind: `RNN`, `GRU`, `GRU_AFTER` or `LSTM`.
-        blocks: The weights of each part and gate, e.g. "xi" for the inputs and gate i,
-            and the projection "w". See `Place` for the parts and shapes. Only
-            `GRU_AFTER` has "sc", the bias that the reset gate multiplies; "b" holds all
-            other biases.
-        forget_bias: The constant that the cell adds to the forget gate at run time.
+        blocks: The weights by part and gate. The key "xi" holds the kernel of the
+            inputs for gate i, and "w" holds the projection. See `Place` for the parts
+            and shapes. Only `GRU_AFTER` has "sc", the bias that the reset gate
+            multiplies. Keys such as "bi" hold all other biases.
+        forget_bias: The constant, not stored in the weights, that the cell adds to the
+            forget gate.
         activation: The `activation` of the cell; None for tanh.
         recurrent_activation: The activation of the gates; None for the sigmoid.
         clips: The cell's clips by field name, without the clips that are None.
@@ -82,10 +83,10 @@ class LayerWeights:
     is_coupled: bool = False
 
     def array(self, part: str, gates: str = "") -> Weight:
-        """The array of a part; see `Place`.
+        """Concatenates the blocks of a part, e.g. `array("x", "ifjo")`; see `Place`.
 
-        Biases that the layer does not have are zeros. By default, `gates` are all gates
-        in TensorFlow's order.
+        The default `gates` are all gates in TensorFlow's order. Missing biases are
+        zeros.
         """
         if part == "w":
             return self.blocks["w"]
@@ -103,7 +104,7 @@ class LayerWeights:
 
     @property
     def features(self) -> list[str]:
-        """The names of the features that the layer has and some libraries lack."""
+        """The layer's features that some libraries lack, such as "peepholes"."""
         used = {
             "peepholes": "pi" in self.blocks,
             "projection": "w" in self.blocks,
@@ -115,12 +116,12 @@ class LayerWeights:
 
     @property
     def activation_name(self) -> str:
-        """The name that cells accept for the activation, or a description."""
+        """The name of the activation, such as "tanh", or a description."""
         return _name_of(self.activation, "activation")
 
     @property
     def gate_name(self) -> str:
-        """The name that cells accept for the activation of the gates."""
+        """The name of the gates' activation, such as "sigmoid", or a description."""
         gates = self.recurrent_activation
         return "sigmoid" if gates is None else _name_of(gates, "recurrent_activation")
 
@@ -134,10 +135,10 @@ def _name_of(activation: ActivationLike, field: str) -> str:
 def check_stated(name: str, activation: ActivationLike, kind: Kind) -> None:
     """Raises ValueError if the activation of a plain RNN is not given.
 
-    Weights do not include it, and other libraries have relu nearly as often as tanh.
+    The weights do not show the activation, and both tanh and relu are common.
     """
-    must = "be given for a plain RNN, whose weights do not include it"
-    fix = "Pass that of the original layer, such as 'tanh' or 'relu'."
+    must = "be given for a plain RNN, because the weights do not show the activation"
+    fix = "Pass the activation of the original layer, such as 'tanh' or 'relu'."
     expect(kind != Kind.RNN or activation is not None, name, must, activation, fix)
 
 
@@ -146,8 +147,8 @@ def from_places(
 ) -> LayerWeights:
     """Builds a layer from arrays in any layout; see `Place`.
 
-    Several arrays of one part and gate are added if they are biases; otherwise, they
-    hold the rows of one array. Without biases, the biases are zeros.
+    If several arrays have the same part and gate, biases are added, and other arrays
+    are concatenated along their rows. Missing biases become zeros.
     """
     found: dict[str, Weight] = {}
     for (part, gates), array in given:
@@ -177,17 +178,18 @@ def from_places(
 
 @dataclasses.dataclass(frozen=True)
 class Library:
-    """The layers that a library supports.
+    """Describes the layers and the weight layout of another library.
 
     Attributes:
         name: The library's name, for messages.
-        orders: The library's order of gates for each kind of layer, written with the
+        orders: The library's order of gates for each kind of layer, e.g. "ifjo", in the
             letters of `GATES`.
         lacks: The `features` of `LayerWeights` that the library does not support.
         activations: The supported activations for each kind of layer. A kind without an
             entry supports every activation that the cell supports.
-        forget_bias: The constant that the library adds to the forget gate at run time.
-        is_transposed: Whether the first axis of the library's kernels holds the gates.
+        forget_bias: The constant, not stored in the weights, that the library adds to
+            the forget gate.
+        is_transposed: Whether the library's kernels are `[gates * units, depth]`.
     """
 
     name: str
@@ -202,7 +204,7 @@ class Library:
     is_transposed: bool = False
 
     def check(self, name: str, layer: LayerWeights) -> None:
-        """Raises ValueError for a layer that the library cannot express."""
+        """Raises ValueError if the library does not support the layer."""
         fitting = listed(CELLS[kind].__name__ for kind in self.orders)
         must = f"be one of {fitting}, which {self.name} supports"
         got = Verbatim(CELLS[layer.kind].__name__)
@@ -221,9 +223,10 @@ class Library:
             expect(got in wanted, name, must, Verbatim(got))
 
     def kind_of(self, name: str, got: Weight, columns: int, units: int) -> Kind:
-        """The kind of a layer with `units` units whose kernel has `columns` columns.
+        """Infers the kind of a layer with `units` units from its kernel's columns.
 
-        If `orders` contains two kinds of GRU, the result is the last one in `orders`.
+        An LSTM has 4 gates, so `4 * units` columns. If `orders` contains two kinds of
+        GRU, the result is the last of them.
 
         Raises:
             ValueError: If the library has no layer with this number of gates.
@@ -245,7 +248,7 @@ class Library:
         outputs: int = 0,
         **fields: object,
     ) -> LayerWeights:
-        """Reads the arrays of a table as a layer.
+        """Reads the arrays that a table names, and builds a layer from them.
 
         Args:
             read: The arrays.
@@ -282,10 +285,10 @@ class Library:
         return layer
 
     def write(self, layer: LayerWeights, table: Table) -> dict[Any, Weight]:
-        """The arrays of a layer by name; the inverse of `read`."""
+        """Returns a layer's arrays in the library's layout, by the table's names."""
         added = layer.forget_bias - self.forget_bias
         if layer.kind == Kind.LSTM and added:
-            # NumPy promotes the sum of a bfloat16 array and a number to float32.
+            # The sum is float32, because NumPy promotes a bfloat16 array plus a number.
             bias = layer.blocks["bf"]
             changed = {"bf": (bias + added).astype(bias.dtype)}
             if layer.is_coupled:
@@ -295,7 +298,7 @@ class Library:
         return {k: x.T if self.is_transposed else x for k, x in arrays.items()}
 
     def layers_of(self, cell: Cells) -> list[list[Named]]:
-        """The layers of a bound cell or of the pair `(cells_fw, cells_bw)`.
+        """Reads the layers of a bound cell or of the pair `(cells_fw, cells_bw)`.
 
         Returns:
             For each layer, a list with one pair `(name, weights)` per direction.
@@ -316,7 +319,7 @@ class Library:
 
 
 def _write(layer: LayerWeights, table: Table) -> dict[Any, Weight]:
-    """The arrays of a table, without the parts that the layer does not have."""
+    """Returns the arrays that a table names, without parts that the layer lacks."""
     has = {"xh", "s", *(key[0] for key in layer.blocks)}
     return {k: layer.array(*place) for k, place in table.items() if place[0] in has}
 
@@ -325,7 +328,7 @@ _OURS = Library("jaxrnn", GATES)
 
 
 def as_layers(name: str, layers: Any) -> dict[str, Any]:
-    """One layer, or the layers of a list, by their names for messages.
+    """Maps names for messages, such as "weights[0]", to the layers of a list.
 
     A list that contains arrays holds the weights of one layer.
 
@@ -351,14 +354,15 @@ def bind_layers(
     Args:
         name: The argument that holds the layers, for messages.
         layers: The weights of each layer.
-        bidirectional: Whether the layers must have two directions; None if the layers
-            decide.
+        bidirectional: True requires two directions, False requires one. None accepts
+            both.
         joins_directions: Whether each layer reads the concatenated outputs of both
-            directions of the layer below; if False, their sizes are unknown.
+            directions of the layer below. If False, the input sizes above a layer of
+            two directions are not checked.
 
     Returns:
-        A bound cell; for two directions, `(cells_fw, cells_bw)` with one bound cell per
-        layer.
+        A bound cell, or for two directions `(cells_fw, cells_bw)` with one bound cell
+        per layer.
 
     Raises:
         ValueError: If the sizes of two adjacent layers do not match, some layers have
@@ -371,7 +375,7 @@ def bind_layers(
 
 
 def stacked(cells: Sequence[BoundCell]) -> BoundCell:
-    """A bound cell for one layer, or a bound `MultiRNNCell` for several layers."""
+    """Returns the cell itself for one layer, or a bound `MultiRNNCell` for several."""
     if len(cells) == 1:
         return cells[0]
     params = {f"cell_{i}": each.params for i, each in enumerate(cells)}
@@ -379,9 +383,9 @@ def stacked(cells: Sequence[BoundCell]) -> BoundCell:
 
 
 _FIX_OF_INPUTS = (
-    "If another layer is between two layers, or the outputs of two directions are "
-    "not concatenated (in Keras: merge_mode='sum'), convert each layer with its own "
-    "call, and do what is between them in your program."
+    "Convert each layer with a separate call if the model has other layers in between, "
+    "or if it does not concatenate the outputs of both directions (merge_mode='sum' in "
+    "Keras). Then compute these operations in your program."
 )
 
 
@@ -389,12 +393,14 @@ def _check_inputs(layers: Sequence[Layer], joins_directions: bool = False) -> No
     size, directions = 0, len(layers[0])
     for i, layer in enumerate(layers):
         must = f"have {counted(directions, 'direction')}, like the layers before it"
-        fix = f"Convert layers[:{i}] and layers[{i}:] with a call each."
+        fix = f"Convert layers[:{i}] and layers[{i}:] with separate calls."
         expect(len(layer) == directions, f"layers[{i}]", must, len(layer), fix)
         size = size or len(layer[0].array("x"))
         for direction in layer:
             got = len(direction.array("x"))
-            must = f"have input size {size}, like the outputs below and each direction"
+            must = (
+                f"have input size {size}, like the layer below and the other direction"
+            )
             expect(got == size, f"layers[{i}]", must, got, _FIX_OF_INPUTS)
         is_known = joins_directions or directions == 1
         size = sum(len(each.array("h")) for each in layer) * is_known
@@ -418,7 +424,7 @@ def _bound_cell(layer: LayerWeights) -> BoundCell:
 
 
 def _table(cell: Any) -> Table:
-    """The places of a cell's parameters."""
+    """Maps the names of a cell's parameters to their places."""
     is_coupled = isinstance(cell, CoupledInputForgetGateLSTMCell)
     table = dict({} if is_coupled else CELL_TABLES[KINDS[type(cell)]])
     if is_coupled:  # The input gate is 1 minus the forget gate.
@@ -437,9 +443,10 @@ def rows_of(name: str, cells: Any) -> list[list[tuple[str, Any]]]:
 
     Args:
         name: The name of `cells`.
-        cells: One cell, which may be a stack, or the tuple `(cells_fw, cells_bw)`, in
-            which a cell may replace a list of one cell. A list is refused, because it
-            may also be a stack.
+        cells: One cell, which may be a `MultiRNNCell`, or the tuple
+            `(cells_fw, cells_bw)`. Each entry of the tuple is a cell, or a list with
+            one cell per layer. A list in place of the tuple is refused, because its
+            cells may be meant as a stack.
 
     Raises:
         TypeError: If `cells` is a list, or a tuple of another length.
@@ -458,7 +465,7 @@ def rows_of(name: str, cells: Any) -> list[list[tuple[str, Any]]]:
 
 
 def cells_of(name: str, cells: Any) -> list[list[tuple[str, BoundCell]]]:
-    """The bound cells of each layer, also of a bound stack; see `rows_of`.
+    """The bound cells of each layer, also of a bound `MultiRNNCell`; see `rows_of`.
 
     Raises:
         TypeError: If a cell is not bound.
@@ -478,7 +485,7 @@ def as_bound(name: str, cell: Any) -> BoundCell:
     fix = (
         "For a module, pass `get_cells()` or `cells_of(variables)`. For several "
         "layers, pass a bound `MultiRNNCell`. For two directions, pass the tuple "
-        "`(cells_fw, cells_bw)`, or convert each for a library without such layers."
+        "`(cells_fw, cells_bw)`, or convert one cell at a time."
     )
     what = "a bound cell, such as `cell.bind(params)`"
     check_instance(name, cell, BoundCell, what, fix)
@@ -497,8 +504,8 @@ def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
     stack: Any = as_bound(name, cell)
     if not isinstance(stack.cell, MultiRNNCell):
         return [(name, stack)]
-    # The parameters of a cell that occurs several times are stored under the index of
-    # its first occurrence.
+    # If a cell occurs several times, its parameters are stored under the index of its
+    # first occurrence.
     owners = [f"cell_{owner}" for owner in stack.cell.owners]
     cells = []
     for i, (each, owner) in enumerate(zip(stack.cell.cells, owners, strict=True)):
@@ -508,7 +515,7 @@ def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
 
 
 def layer_of(name: str, bound: BoundCell) -> LayerWeights:
-    """The weights of a single cell.
+    """Reads the parameters of a bound cell of one layer as `LayerWeights`.
 
     Raises:
         TypeError: If the cell has no equivalent in other libraries (e.g. a custom
@@ -522,19 +529,19 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     names = listed(each.__name__ for each in known)
     must = f"be one of {names}, or a stack of these"
     fix = "For the inner cell alone, pass `cell.cell.cell.bind(cell.params)`."
-    fix *= unwrapped(cell) is not cell  # A wrapper with the parameters of its cell.
+    fix *= unwrapped(cell) is not cell  # For wrappers without parameters of their own.
     if isinstance(bound.cell, MultiRNNCell):
         must = f"be one of {names}, for each layer and direction"
         fix = (
-            "Pass `(cells_fw, cells_bw)`, with a list for each direction. Two stacks "
-            "are another network, because no layer reads both directions; "
-            "`to_stablehlo` and `to_tflite` export it."
+            "If each layer reads both directions of the layer below, pass "
+            "`(cells_fw, cells_bw)`, with a list for each direction. To export two "
+            "separate stacks, use `to_stablehlo` or `to_tflite`."
         )
     got = Verbatim(repr(cell))
     expect(is_coupled or type(cell) in KINDS, name, must, got, fix, TypeError)
     must = "be False, because this conversion does not support normalization"
     expect(not (is_coupled and cell.layer_norm), f"{name}.layer_norm", must, True)
-    must = "be True, because this conversion writes kernels of inputs"
+    must = "be True, because other libraries need a kernel for the inputs"
     projects = getattr(cell, "project_inputs", True)
     expect(projects, f"{name}.project_inputs", must, projects)
     table = _table(cell)

@@ -1,8 +1,9 @@
-"""Options of published models that change results, but no weight shows.
+"""Checks options of published models that the weights do not show.
 
-A layer of `jaxrnn.nnx` equals the layer of a model only if its fields agree with these
-options, and if the options that it lacks have the values of `_MODELS`. A model without
-a row may have others.
+Such options, e.g. an activation or an epsilon, change results. A layer of `jaxrnn.nnx`
+computes the same as the layer of a model only if its fields agree with the options, and
+if the options for which the layer has no field have the values in `_MODELS`. Models
+that are not in `_MODELS` are refused, because their options are unknown.
 """
 
 import dataclasses
@@ -17,13 +18,13 @@ _MISSING = Verbatim("no such option")
 
 @dataclasses.dataclass(frozen=True)
 class _Model:
-    """What the weights of a model do not show.
+    """The options of one model that its weights do not show.
 
     Attributes:
-        options: The options of its config that the layer lacks, each with the values
-            that have the effect of the layer.
-        fields: The fields of the layer, each with the option that has its value, or
-            with a function from the config to the value.
+        options: Options of the config for which the layer has no field, each with the
+            values for which the layer computes the same.
+        fields: For each field of the layer, the option with the same value, or a
+            function that computes the value from the config.
     """
 
     options: Mapping[str, tuple[object, ...]]
@@ -31,8 +32,8 @@ class _Model:
 
 
 def _limits(low: float, high: Any) -> tuple[float, float] | None:
-    """The limits of time steps; None for no limits, as in `Mamba2`."""
-    # `transformers` writes infinity as a dict into config.json.
+    """Converts the limits of step sizes to `Mamba2.time_step_limit`."""
+    # In config.json, `transformers` writes infinity as a dict.
     high = math.inf if isinstance(high, Mapping) else high
     return None if (low, high) == (0, math.inf) else (low, high)
 
@@ -64,7 +65,7 @@ _OF_QWEN = _EPSILON | {"key_size": "linear_key_head_dim"}
 _OF_BAMBA = _EPSILON | {"key_size": "mamba_d_state"}
 _OF_BAMBA |= {"time_step_limit": _time_step_limit}
 
-# For each layer, the models with its weights by their `model_type` in `transformers`.
+# For each layer, the models with weights of the same names, by their `model_type`.
 _MODELS = {
     "GatedDeltaNet": {
         "qwen3_next": _Model(_SILU, _OF_QWEN),
@@ -131,39 +132,40 @@ _MODELS = {
 }
 
 
-# Several models have weights of the same names for these layers.
+# For these layers, the names of the weights do not identify the model.
 _CONFIG_REQUIRED = ("Mamba", "Mamba2")
 
 
 def check_config(layer: object, config: object) -> str | None:
-    """Checks that the layer equals that of the model with this config.
+    """Raises ValueError unless a layer computes the same as the model's layer.
 
     Args:
         layer: A layer of `jaxrnn.nnx`.
-        config: A config of `transformers`, or a mapping with its options; None if the
-            weights show the model.
+        config: A config of `transformers`, or a mapping with its options. None skips
+            the check if the weights identify the model.
 
     Returns:
-        The `model_type` of the config, if there is one.
+        The `model_type` of the config, or None without a config.
 
     Raises:
-        ValueError: If an option of the config has another effect than the layer.
+        ValueError: If an option does not match the layer, the model is unknown, or
+            `config` is missing for `Mamba` or `Mamba2`.
     """
     kind = type(layer).__name__
     models = _MODELS.get(kind, {})
     if config is None:
         must = f"be the config of the model, because {len(models)} models have weights "
-        must += f"of these names, and options that `{kind}` lacks"
-        fix = "Pass `model.config`, or a dict such as that of the file config.json."
+        must += f"with the names of `{kind}`, but differ in their options"
+        fix = "Pass `model.config`, or a dict with the content of config.json."
         expect(kind not in _CONFIG_REQUIRED, "config", must, config, fix)
         return None
     expect(models, "config", f"be omitted for `{kind}`", config)
     name = _option(config, "model_type")
-    must = f"be {' or '.join(models)}, which has the weights of `{kind}`"
+    must = f"be {' or '.join(models)}, whose weights fit `{kind}`"
     expect(name in models, "config.model_type", must, name)
     for option, values in models[name].options.items():
         got = _option(config, option)
-        must = f"be {values[0]}, because `{kind}` lacks this option"
+        must = f"be {values[0]}, the only value that `{kind}` supports"
         expect(got in values, f"config.{option}", must, got)
     for field, source in models[name].fields.items():
         is_option = isinstance(source, str)
@@ -175,7 +177,7 @@ def check_config(layer: object, config: object) -> str | None:
 
 
 def _option(config: Any, name: str) -> Any:
-    """The value of an option; an object of `transformers` has it as an attribute."""
+    """Reads an option: a key of a mapping, or an attribute of another config."""
     is_mapping = isinstance(config, Mapping)
     value = (
         config.get(name, _MISSING) if is_mapping else getattr(config, name, _MISSING)

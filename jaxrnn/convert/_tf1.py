@@ -1,9 +1,8 @@
 """Weights of TensorFlow's v1 cells, by variable name.
 
-TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. The cell
-`cell` has the class and the arguments of the cell in the TensorFlow script, because a
-checkpoint stores neither. `cell` may be any cell: wrapped, stacked, from
-`jaxrnn.contrib`, or your own.
+TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. A checkpoint
+stores neither the class nor the arguments of a cell, so the caller passes an equivalent
+jaxrnn cell. This cell may be wrapped, stacked, from `jaxrnn.contrib`, or your own.
 
 The memory layers of an `AttentionWrapper` are in the scope where the script created the
 attention mechanisms. The wrapper's other variables are in the scope of the loop.
@@ -50,8 +49,9 @@ UnboundT = TypeVar("UnboundT", bound=RNNCell)
 
 Named: TypeAlias = list[tuple[str, PyTree]]
 Variables: TypeAlias = dict[str, Callable[[], Any]]
-"""For the name of each variable, a function that reads it."""
-# The start of the names in a scope: "" or "encoder/rnn/".
+"""Maps the name of each variable to a function that reads its value."""
+# Converts a scope to the start of its variables' names: "encoder/rnn" to
+# "encoder/rnn/", and "" to "".
 _scope = functools.partial(as_prefix, mark="/")
 
 
@@ -91,35 +91,37 @@ def from_tf1(
 ) -> Any:
     """Loads variables of TensorFlow 1 as a bound cell, or as cells of two directions.
 
-    Variables do not store the class and the options of a cell, so `cell` is required.
+    Checkpoints do not store the class and the options of a cell, so `cell` is required.
 
     Args:
         variables: A mapping from names to arrays, or a reader from
             `tf.train.load_checkpoint`. `from_tf1` ignores a ":0" at the end of names,
             optimizer slots (`.../kernel/Adam`), other scopes, and layers next to the
             cell (`dense/kernel`).
-        at: The scope of the cell: everything before the cell's own name or
-            `multi_rnn_cell`. A final slash may follow. The scope ends with the `scope`
-            argument of the loop, by default "rnn" for `dynamic_rnn` and "decoder" for
-            `dynamic_decode`. To load a single direction, pass a scope like
-            "bidirectional_rnn/fw". For two directions, pass everything before `fw` and
-            `bw` or, for several layers, before `cell_0`; for a stack from
-            `tf.contrib.rnn`, the scope ends with "stack_bidirectional_rnn". "" for no
-            scope.
+        at: The scope of the cell: everything in the variables' names before the cell's
+            own name or `multi_rnn_cell`, e.g. "encoder/rnn". A final slash is optional.
+            The scope ends with the `scope` argument of the loop, by default "rnn" for
+            `dynamic_rnn` and "decoder" for `dynamic_decode`. To load a single
+            direction, pass a scope like "bidirectional_rnn/fw". For two directions,
+            pass everything before `fw` and `bw` or, for several layers, before
+            `cell_0`. For a stack from `tf.contrib.rnn`, this scope ends with
+            "stack_bidirectional_rnn". Use "" if the names begin with the cell.
         cell: The unbound cell to load, with the class and the arguments of the cell in
             the TensorFlow script. Required. `from_tf1` looks in `at` for the name
             `cell.name`, or for TensorFlow's default name, such as `lstm_cell`. If the
             variables have another name, such as `lstm_cell_1` or
             `cudnn_compatible_lstm_cell`, pass this `name` to the cell. For two
             directions, the pair `(cells_fw, cells_bw)`, each a cell or a list with one
-            cell per layer. If the script passes one object for both directions, do the
-            same: its variables are in the scope `fw` alone.
+            cell per layer. If the script passes one object for both directions, pass
+            one cell for both, because TensorFlow stores the variables only in the scope
+            `fw`.
         inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
             Required.
-        bidirectional: Whether `cell` must be a pair; None if `cell` decides.
-        memory_at: The scope where the script created the mechanisms of an
-            `AttentionWrapper`; this scope contains `memory_layer`. A final slash may
-            follow. "" for no scope.
+        bidirectional: True requires that `cell` is a pair, False that it is one cell.
+            None accepts both.
+        memory_at: The scope in which the script created the mechanisms of an
+            `AttentionWrapper`, i.e. everything before `memory_layer`. A final slash is
+            optional.
 
     Returns:
         `cell`, bound to its parameters. For two directions, `(cells_fw, cells_bw)` for
@@ -163,7 +165,8 @@ def from_tf1(
         init = lambda: [[cell.init(key, inputs)]]
     shapes, scopes = jax.eval_shape(init), _scopes(scope, rows)
     bound: list[list[BoundCell]] = [[] for _ in sides]
-    # TensorFlow stores a cell that runs several times in the scope of its first run.
+    # If TensorFlow runs a cell several times, it stores the variables once, in the
+    # scope of the first run.
     firsts: dict[Hashable, str] = {}
     for row, *own, places in zip(rows, *shapes, scopes, strict=True):
         for side, (_, each), spec, place in zip(bound, row, own, places, strict=True):
@@ -176,7 +179,9 @@ def from_tf1(
 
 @with_hints
 def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.ndarray]:
-    """Returns a cell's variables, by their names in a TensorFlow graph, without ":0".
+    """Returns a cell's variables as NumPy arrays, by their names in TensorFlow.
+
+    The names do not end in ":0".
 
     In a session, `variable.load(arrays[variable.op.name], session)` assigns the
     returned `arrays` to the variables. The forget bias, the activation and the clips
@@ -188,9 +193,9 @@ def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.nd
             stores the shared variables in the scope of each layer; TensorFlow itself
             stores only the first copy. For two directions, the pair
             `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
-        at: The scope, as in `from_tf1`. Several layers of two directions become a
-            stack.
-        memory_at: As in `from_tf1`.
+        at: The scope, as in `from_tf1`. Several layers of two directions get the names
+            of `stack_bidirectional_dynamic_rnn`.
+        memory_at: The scope of the memory layers, as in `from_tf1`.
 
     Raises:
         TypeError: If `cell` is not a bound cell, or a parameter is not a floating
@@ -209,7 +214,7 @@ def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.nd
 
 
 def _scopes(scope: str, rows: Sequence[Sequence[object]]) -> list[list[str]]:
-    """The scopes of the cells of each layer, one for each direction."""
+    """The scope of each layer's cells, such as ["rnn/fw/", "rnn/bw/"]."""
     places = [scope]
     if len(rows) > 1:
         places = [f"{scope}cell_{i}/bidirectional_rnn/" for i in range(len(rows))]
@@ -218,7 +223,7 @@ def _scopes(scope: str, rows: Sequence[Sequence[object]]) -> list[list[str]]:
 
 
 def _opened(variables: Any) -> Variables:
-    """For each variable, a function that reads it, without optimizer slots.
+    """Maps the names of variables to functions that read them; omits optimizer slots.
 
     Raises:
         TypeError: If `variables` is neither a mapping nor a checkpoint reader.
@@ -239,7 +244,7 @@ def _opened(variables: Any) -> Variables:
 
 
 def _read(get: Callable[[str], Any], keys: list[str]) -> Any:
-    """Reads a variable, which may occur under two names: with and without ":0"."""
+    """Reads a variable, whose values with and without ":0" must be equal."""
     first = get(keys[0])
     for key in keys[1:]:
         _check_equal(str(key), get(key), str(keys[0]), first, "they name one variable")
@@ -247,14 +252,14 @@ def _read(get: Callable[[str], Any], keys: list[str]) -> Any:
 
 
 def _objects(cell: RNNCell) -> Hashable:
-    """The objects that hold a cell's variables, inside wrappers without variables."""
+    """Identifies the cells that own variables, to find layers that share an object."""
     cell = unwrapped(cell)
     is_stack = isinstance(cell, MultiRNNCell)
     return tuple(map(_objects, cell.cells)) if is_stack else id(cell)
 
 
 def _is_slot(name: str, names: Weights) -> bool:
-    """Whether `name` is an optimizer slot, i.e. one of its scopes names a variable."""
+    """Whether `name` is an optimizer slot, such as "kernel/Adam" next to "kernel"."""
     levels = name.split("/")
     return any("/".join(levels[:i]) in names for i in range(1, len(levels)))
 
@@ -262,7 +267,7 @@ def _is_slot(name: str, names: Weights) -> bool:
 def _bind(
     variables: Variables, memory: str, cell: Any, shapes: PyTree, scope: str
 ) -> Any:
-    """Binds a cell, whose parameters have these shapes, to the variables in a scope."""
+    """Binds a cell to the variables in a scope, after checks against `shapes`."""
     leaves, tree = jax.tree.flatten(shapes)
     numbered = tree.unflatten(range(len(leaves)))
     places = _full_names(cell, numbered, scope, memory)
@@ -278,9 +283,9 @@ def _bind(
         is_held = any(name.startswith(start) for name in variables)
         fix = ""
         if start.endswith("bw/"):
-            fix = "If the script has one cell for both directions, pass it for both."
+            fix = "If the script has one cell for both directions, pass one cell twice."
         expect(is_held, "variables", must, there, fix)
-    # Shared parameters have one name in each layer; use the first of these names.
+    # Shared parameters have a name in each layer that uses them. Read the first.
     names = {i: name for name, i in reversed(places.items())}
     wanted = {n: names[i] for n, i in places.items() if n in inside or names[i] == n}
     # Ignore variables outside the cell, e.g. the weights of an output layer.
@@ -305,7 +310,7 @@ def _bind(
 
 
 def _head(name: str, scope: str) -> str:
-    """The first level of a name inside the scope, with the scope."""
+    """The scope and the next level of a name, such as "rnn/lstm_cell"."""
     outer = scope if name.startswith(scope) else ""
     return outer + name.removeprefix(outer).partition("/")[0]
 

@@ -1,6 +1,7 @@
 """Weights and states of PyTorch's `nn.LSTM`, `nn.GRU` and `nn.RNN`, and of their cells.
 
-PyTorch has two biases per gate. jaxrnn stores their sum, except in a GRU's candidate.
+PyTorch has two biases per gate, whose sum jaxrnn stores. Only the candidate of a GRU
+keeps two biases.
 """
 
 import itertools
@@ -68,10 +69,10 @@ _STEM = "(weight_ih|weight_hh|weight_hr|bias_ih|bias_hh)"
 _NAME = _STEM + r"(?:_l(\d+)(_reverse)?)?"
 _FIX = (
     "In PyTorch, remove weight norm, spectral norm, pruning, parametrizations and "
-    "quantization, which rename weights. After a weight drop, the trained weights of "
-    "weight_hh_l0 are weight_hh_l0_raw: rename them."
+    "quantization, which rename weights. If the module has a weight drop, rename "
+    "weight_hh_l0_raw, the trained weight, to weight_hh_l0."
 )
-_ALIKE = "have layers of one kind, size and activation to form one module"
+_ALIKE = "have layers of one kind, size and activation, like a module of PyTorch"
 
 
 @overload
@@ -116,26 +117,28 @@ def from_torch(
 
     `from_torch` infers the kind of module (LSTM, GRU or RNN), its layers, directions
     and projection from the names and shapes of the weights. If the module has no
-    biases, they are zeros. `from_torch` refuses weights of the module that it does not
-    read, such as those of pruning and of weight norm. The weights may be traced.
-    Gradients then have the names and shapes of `state_dict`.
+    biases, the cell's biases are zeros. If the module has weights that `from_torch`
+    does not read, e.g. after pruning or weight norm, it raises an error. The weights
+    may be traced, and gradients have the names and shapes of `state_dict`.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
             NumPy arrays. The module may also be an `nn.LSTMCell`, `nn.GRUCell` or
             `nn.RNNCell`.
         at: The name of the module in the model, e.g. "encoder.rnn" for the weight
-            "encoder.rnn.weight_ih_l0". A final dot may follow. "" for the module alone.
-        bidirectional: Whether the module must have two directions; None if the weights
-            decide.
+            "encoder.rnn.weight_ih_l0". A final dot is optional. Use "" for the
+            `state_dict` of the module alone.
+        bidirectional: True requires two directions, False requires one. By default, the
+            weights decide.
         nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu". Required for
-            an `nn.RNN`, because a `state_dict` does not store it; otherwise None.
+            an `nn.RNN`, because a `state_dict` does not store this option. Omit it for
+            other modules.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
-        `BasicRNNCell`; for several layers, a bound `MultiRNNCell`. For two directions,
-        `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each with one cell
-        per layer.
+        `BasicRNNCell`. Several layers become a bound `MultiRNNCell`. For two
+        directions, `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`, each
+        with one cell per layer.
 
     Raises:
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
@@ -189,18 +192,18 @@ def to_torch(cell: Cells, *, at: str = "") -> dict[str, np.ndarray]:
 
     Traced parameters stay JAX arrays.
 
-    `module.load_state_dict({k: torch.from_numpy(v) for k, v in arrays.items()})`
-    assigns the returned `arrays` to a PyTorch module with biases. Cast bfloat16 arrays
-    to float32 first. Pass the activation of a `BasicRNNCell` as `nonlinearity` to
-    `nn.RNN` and to `from_torch`. `bias_ih` holds the cell's biases, including the
-    forget bias. `bias_hh` holds the bias that a reset gate multiplies; the other
-    entries of `bias_hh` are zero.
+    `module.load_state_dict({k: torch.from_numpy(v) for k, v in
+    arrays.items()})` assigns the returned `arrays` to a PyTorch module with biases.
+    Cast bfloat16 arrays to float32 first. Pass the activation of a `BasicRNNCell` as
+    `nonlinearity` to `nn.RNN` and to `from_torch`. `bias_ih` holds the cell's biases,
+    including the forget bias. `bias_hh` is zero, except for the bias that the reset
+    gate of a GRU multiplies.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell` or
-            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of equal cells. For two
-            directions, the pair `(cells_fw, cells_bw)`, each a list with one bound cell
-            per layer.
+            `CudnnCompatibleGRUCell`, or a bound `MultiRNNCell` of these with equal
+            classes, sizes and activations. For two directions, the pair
+            `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
         at: The name of the module in the model, as in `from_torch`.
 
     Raises:
@@ -230,22 +233,24 @@ def to_torch(cell: Cells, *, at: str = "") -> dict[str, np.ndarray]:
 
 
 def from_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
-    """Converts the state of a module of PyTorch to a cell's state; also under jit.
+    """Converts the state of a PyTorch module to the state of a jaxrnn cell.
+
+    This function also works under jit.
 
     The state of an LSTM is (h, c) in PyTorch, with all layers in one array. In jaxrnn,
     each layer has its own (c, h).
 
     Args:
-        state: `h` or, for an LSTM, `(h, c)`, tensors or arrays. Each array is
+        state: Tensors or arrays: `h` or, for an LSTM, `(h, c)`. Each is
             `[layers, batch, units]`, or `[2 * layers, batch, units]` if
-            `bidirectional`. One array is always h: to pass one array that stacks h and
-            c of one layer, `[2, batch, units]`, pass `(state[:1], state[1:])`.
-        bidirectional: Whether the module has two directions, which the arrays do not
-            show: a module of two layers has arrays of the same shapes.
+            `bidirectional`. If one array `[2, batch, units]` stacks h and c of a single
+            layer, pass `(state[:1], state[1:])`.
+        bidirectional: Whether the module has two directions. The shapes do not show
+            this, because two layers of one direction have arrays of the same shapes.
 
     Returns:
         The `initial_state` for the cell of `from_torch`: `[batch, units]` or
-        `LSTMStateTuple(c, h)`; for several layers, a tuple with one state per layer.
+        `LSTMStateTuple(c, h)`. For several layers, a tuple with one state per layer.
         For two directions, `(states_fw, states_bw)` for
         `stack_bidirectional_dynamic_rnn` and the `StackBidirectional` modules, each
         with one state per layer.
@@ -283,14 +288,16 @@ def from_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
 
 
 def to_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
-    """Converts a cell's state to PyTorch's `h` or `(h, c)`; inverts `from_torch_state`.
+    """Converts a cell's state to PyTorch's `h` or, for an LSTM, `(h, c)`.
+
+    This function is the inverse of `from_torch_state`.
 
     Args:
         state: The state of a cell that `to_torch` supports. For two directions,
-            `(states_fw, states_bw)`, each with one state per layer; the state of a
-            single layer may replace a list of one.
-        bidirectional: Whether `state` has two directions, which its structure does not
-            show: the states of two layers are a pair, too.
+            `(states_fw, states_bw)`, each a list with one state per layer. For one
+            layer, each may be the state itself.
+        bidirectional: Whether `state` has two directions. The structure does not show
+            this, because the states of two layers are also a pair.
 
     Returns:
         JAX arrays `[layers, batch, units]`, or `[2 * layers, batch, units]` for two
@@ -309,7 +316,8 @@ def to_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
         must = "be the pair (states_fw, states_bw)"
         expect(is_list_of(state, 2), "state", must, state)
         sides = state
-    # The state of one layer may replace a list; an `LSTMStateTuple` is such a state.
+    # Wrap the state of a single layer in a list. An `LSTMStateTuple` is a tuple, but is
+    # the state of one layer.
     is_one = [is_array(side) or _is_lstm_state(side) for side in sides]
     lists = [[side] if one else side for side, one in zip(sides, is_one, strict=True)]
     layers = [*itertools.chain(*zip(*lists, strict=True))]
@@ -323,18 +331,21 @@ def to_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
 
 
 def _is_lstm_state(state: PyTree) -> bool:
-    """Whether the state has the fields c and h, also in a class of another library."""
+    """Whether the state is a named tuple (c, h), possibly of another library."""
     return getattr(state, "_fields", None) == LSTMStateTuple._fields
 
 
 def _check_all_read(state_dict: Weights, prefix: str, read: Collection[str]) -> None:
     """Raises ValueError if the module has other weights than `read`.
 
-    PyTorch renames a weight that it computes from others: `weight_hh_l0_orig` and
-    `parametrizations.weight_hh_l0.original`. A wrapper may keep the trained weights
-    outside: `weight_hh_l0_raw` and the prefix `module.`. A class of the user may have
-    further weights, and so other equations. Only recurrent modules inside, and beside
-    an empty prefix all other modules, are known to be others.
+    Such weights change the results of the module. Pruning and parametrizations rename
+    the trained weights to `weight_hh_l0_orig` or
+    `parametrizations.weight_hh_l0.original`. A weight drop keeps the trained weights as
+    `weight_hh_l0_raw` outside of the module. A subclass of the user may have further
+    weights, and so other equations.
+
+    The weights of other recurrent modules below the prefix are ignored. With an empty
+    prefix, the weights of all other modules are ignored.
     """
     others = tuple({*prefixes_of_torch(state_dict)} - {prefix, ""})
     inside = tuple(place for place in others if place.startswith(prefix))
@@ -349,24 +360,27 @@ def _check_all_read(state_dict: Weights, prefix: str, read: Collection[str]) -> 
 
     own = [name for name in map(str, state_dict) if is_own(name) and name not in read]
     must = f"have only the weights of PyTorch's module at {prefix!r}"
-    fix = f"{_FIX} Leave out the weights of other modules."
+    fix = f"{_FIX} Omit the weights of other modules."
     expect(not own, "state_dict", must, listed(own), fix)
 
 
 def _fix_of_names(state_dict: Weights, prefix: str) -> str:
-    """Where the recurrent modules are in a dict that has none with this prefix.
+    """A hint that lists the recurrent modules if none has the given prefix.
 
-    A checkpoint may hold the `state_dict` of a module in an inner dict.
+    The hint includes inner dicts, because a checkpoint may nest the `state_dict`.
     """
     places = prefixes_of_torch(flattened(state_dict))
     if not places or prefix in places:
         return _FIX
     found = listed(map(repr, places))
-    return f"Pass the name of a module as `at`: {found}. Pass an inner dict if needed."
+    return (
+        f"Pass the name of a module as `at`: {found}. If a checkpoint nests the "
+        "`state_dict` in an inner dict, pass the inner dict."
+    )
 
 
 def _reader(weights: Weights, prefix: str, end: str) -> Reader:
-    """Reads the weights of one direction of a layer, e.g. "weight_ih"."""
+    """A reader of one direction of a layer, with keys such as "weight_ih"."""
     full = {f"{prefix}{key}{end}": key for key in _TABLES[Kind.LSTM]}
     own = {full[name]: array for name, array in weights.items() if name in full}
     return Reader(own, prefix, end)
@@ -375,7 +389,8 @@ def _reader(weights: Weights, prefix: str, end: str) -> Reader:
 def _layer(read: Reader, stored: set[str], nonlinearity: str | None) -> LayerWeights:
     """Reads one direction of a layer.
 
-    `stored` contains all kinds of weights that occur in the module, e.g. "weight_ih".
+    `stored` holds the names of all weights in the module without numbers of layers,
+    e.g. "weight_ih". All directions must have these weights.
     """
     state = read("weight_hh", None, None)
     rows, outputs = state.shape

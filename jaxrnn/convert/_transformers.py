@@ -1,4 +1,4 @@
-"""Weights of the layers of `transformers` and of RWKV-7, for layers of `jaxrnn.nnx`."""
+"""Converts weights between layers of `jaxrnn.nnx` and of `transformers` or RWKV-7."""
 
 import functools
 from collections.abc import Callable
@@ -20,17 +20,18 @@ from ._weights import Weights, as_mapping, as_prefix, as_weight, check_names, li
 LayerT = TypeVar("LayerT")
 
 Published: TypeAlias = Callable[..., Params]
-"""The function from a layer's parameters to published weights."""
+"""Maps a layer's parameters to weights with a model's published names and shapes."""
 Forms: TypeAlias = dict[str | None, Published]
-"""By the name of a model."""
+"""Such functions by the names of their models."""
 
 
 def from_transformers(
     state_dict: Weights, layer: LayerT, *, at: str = "", config: object = None
 ) -> LayerT:
-    """Returns a copy of a layer with published weights, in its dtypes and sharding.
+    """Returns a copy of a layer with weights of a published model.
 
-    The layers of `jaxrnn.nnx`, and the modules whose weights they have:
+    The copy keeps the dtypes and the sharding of the layer. These layers of
+    `jaxrnn.nnx` load the weights of the following modules:
 
     * `GatedDeltaNet`: `Qwen3NextGatedDeltaNet`, `Qwen3_5GatedDeltaNet`,
       `OlmoHybridGatedDeltaNet`.
@@ -41,38 +42,39 @@ def from_transformers(
       `FalconH1Mixer` without multipliers, `NemotronHMamba2Mixer`, `Zamba2MambaMixer`.
     * `RWKV7TimeMix`: `RWKV_Tmix_x070`, `blocks.0.att.` in the files of RWKV.
 
-    Some options of a model change its results, but no weight shows them: an activation,
-    an epsilon, a limit. `from_transformers` compares the options in `config` with the
+    The weights do not show some options of a model, e.g. an activation, an epsilon or a
+    limit. Therefore, `from_transformers` compares the options in `config` with the
     layer.
 
-    The weights may be traced. Gradients then have the names of `state_dict`. `layer`
-    itself does not change, and may come from `nnx.eval_shape`, so that its parameters
-    have no values.
+    The weights may be traced, and gradients have the names of `state_dict`. `layer`
+    itself does not change. To save memory, create it with `nnx.eval_shape`, so that its
+    parameters have shapes but no values.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
-            arrays. For Kimi Linear, pass that of the model that `transformers` loads,
-            which renames the weights of the files.
+            arrays. For Kimi Linear, pass the `state_dict` of a model that
+            `transformers` has loaded, because `transformers` renames the weights of the
+            files.
         layer: A layer of `jaxrnn.nnx` with the module's sizes; see the list above.
         at: The name of the module in the model, e.g. "model.layers.0.linear_attn". A
-            final dot may follow. "" for the module alone.
-        config: The config of the model: an object of `transformers`, or a dict such as
-            that of the file config.json. Required for `Mamba` and `Mamba2`, because
-            several models have weights of these names. Optional for `GatedDeltaNet` and
-            `KimiDeltaAttention`, whose weights show the model. Omit it for
-            `RWKV7TimeMix`. If the config of a model has parts, pass one part, such as
+            final dot is optional. Use "" for the `state_dict` of the module alone.
+        config: The config of the model: an object of `transformers`, or a dict with the
+            content of config.json. Required for `Mamba` and `Mamba2`, because the
+            weights of several models have the same names. Optional for `GatedDeltaNet`
+            and `KimiDeltaAttention`. Omit it for `RWKV7TimeMix`. If a config contains
+            several configs, pass the one of the language model, such as
             `config.text_config`.
 
     Returns:
         A new module of the class of `layer`.
 
     Raises:
-        TypeError: If `state_dict` is not a mapping, `layer` is no such layer, or a
-            weight is not a floating-point array.
+        TypeError: If `state_dict` is not a mapping, `layer` is not a layer of the list
+            above, or a weight is not a floating-point array.
         ValueError: If a weight is missing, unknown, or has the wrong shape; if the
-            layer has parameters beside those of its class; if `config` is missing, is
-            of another model, or has an option that the layer lacks; if the layer has
-            another `norm_epsilon` or `key_size` than the model.
+            layer has parameters that its class does not define; if `config` is missing,
+            is of another model, or has an option that the layer does not support; if a
+            field such as `norm_epsilon` or `key_size` differs from the model.
 
     Example:
         >>> import jaxrnn.convert, jaxrnn.nnx
@@ -87,14 +89,15 @@ def from_transformers(
     as_mapping("state_dict", state_dict, "Pass `module.state_dict()`.")
     prefix = as_prefix("at", at, ".")
     params, forms = _published(layer)
-    # Types without shardings, which are parts of the types on an explicit mesh.
+    # Drop the shardings, which are part of the types of arrays on an explicit mesh.
     plain = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), params)
     published = _form_of(state_dict, prefix, forms, plain)
     types = jax.eval_shape(published, plain)
     _check_whole(layer, params, types)
     own = [name for name in state_dict if str(name).startswith(prefix)]
     wanted = [f"{prefix}{name}" for name in types]
-    # Files of RWKV-7 hold unused v0, v1 and v2 of the first layer.
+    # Files of RWKV-7 hold v0, v1 and v2 of the first layer, which the model does not
+    # use.
     unused = {f"blocks.0.att.v{i}" for i in range(3)}
     own = [name for name in own if name in wanted or name not in unused]
     if not {*own} & {*wanted}:
@@ -102,7 +105,7 @@ def from_transformers(
     elif "x_r" in types:
         fix = "Later layers of RWKV-7 need `layer_index` and `num_layers`."
     else:
-        fix = "The module has another architecture, or an option such as `use_bias`."
+        fix = "Create `layer` with the options of the module, such as `use_bias`."
     check_names("state_dict", own, wanted, fix=fix)
     check_config(layer, config)
 
@@ -127,20 +130,21 @@ def to_transformers(
     """Returns a layer's weights as NumPy arrays; the inverse of `from_transformers`.
 
     Traced parameters stay JAX arrays. `module.load_state_dict({k: torch.tensor(v) for
-    k, v in weights.items()})` assigns the returned `weights` to a module, whose config
-    must be one that `from_transformers` accepts for the layer. Cast bfloat16 arrays to
-    float32 first.
+    k, v in weights.items()})` assigns the returned `weights` to a module. Create this
+    module with a config that `from_transformers` accepts for the layer. Cast bfloat16
+    arrays to float32 first.
 
     Args:
-        layer: A layer of `jaxrnn.nnx`; see the table at `from_transformers`.
+        layer: A layer of `jaxrnn.nnx`; see the list at `from_transformers`.
         at: The name of the module in the model, as in `from_transformers`.
-        config: The config of the model, whose names the weights get; see
-            `from_transformers`. None for the first module of a layer in the list there.
+        config: The config of the model, which sets the names of the weights. By
+            default, the weights get the names of the layer's first module in the list
+            at `from_transformers`.
 
     Raises:
-        TypeError: If `layer` is no such layer.
-        ValueError: If the layer has parameters beside those of its class, or is not
-            that of a model with this config.
+        TypeError: If `layer` is not a layer of that list.
+        ValueError: If the layer has parameters that its class does not define, or does
+            not match `config`.
     """
     prefix = as_prefix("at", at, ".")
     params, forms = _published(layer)
@@ -152,13 +156,13 @@ def to_transformers(
 
 
 def _published(layer: object) -> tuple[Params, Forms]:
-    """The parameters of a layer, and the functions from them to published weights.
+    """Returns a layer's parameters, and functions that convert them for each model.
 
-    A function has the name of a model; others publish weights as the first does.
+    Each function has the name of a model. Models without a function use the first one.
     """
-    # By name, because importing the classes would import Flax.
+    # Compare names, because importing the classes would import Flax.
     found = _PUBLISHED.get(type(layer).__name__, {})
-    must = f"be a layer of `jaxrnn.nnx`, of {', '.join(_PUBLISHED)}"
+    must = f"be one of {', '.join(_PUBLISHED)} of `jaxrnn.nnx`"
     expect(found, "layer", must, type(layer).__name__, error=TypeError)
     nnx: Any = import_optional("flax.nnx")
     params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
@@ -170,7 +174,7 @@ def _published(layer: object) -> tuple[Params, Forms]:
 def _form_of(
     state_dict: Weights, prefix: str, forms: Forms, params: Params
 ) -> Published:
-    """The function whose weights have the names and shapes of `state_dict`."""
+    """The function whose results match `state_dict`, or the first if none matches."""
 
     def fits(form: Published) -> bool:
         types = jax.eval_shape(form, params)
@@ -184,25 +188,25 @@ def _form_of(
 def _check_whole(layer: object, params: Params, published: Params) -> None:
     """Raises ValueError if some parameters have no published name."""
     count = lambda tree: sum(x.size for x in jax.tree.leaves(tree))
-    must = f"have the parameters of `{type(layer).__name__}` only"
+    must = f"have only the parameters of the class `{type(layer).__name__}`"
     got = listed(name for name, _ in named_leaves("layer", params))
     expect(count(published) == count(params), "layer", must, got)
 
 
 def _linear(names: dict[str, Array]) -> Params:
-    """The weights of linear layers by their published names."""
+    """Converts kernels `[depth, size]` to linear weights `[size, depth]`."""
     return {f"{name}.weight": kernel.T for name, kernel in names.items()}
 
 
 def _conv(params: Params) -> Params:
-    """The weights of the convolution."""
+    """Converts the kernel `[width, channels]` of the convolution, and any bias."""
     conv = params["conv"]
     bias = {"conv1d.bias": conv["bias"]} if "bias" in conv else {}
     return {"conv1d.weight": conv["kernel"].T[:, None]} | bias
 
 
 def _qwen3_next(layer: Any, params: Params) -> Params:
-    """The published projections are grouped by the heads of q and k."""
+    """Groups the columns of the projections by the heads of q and k."""
     keys = layer.memory.input_sizes.q.num_elements()
     heads, depth = layer.num_key_heads or layer.num_heads, layer.in_features
     kernel = {name: x["kernel"] for name, x in params.items() if "_proj" in name}
@@ -235,7 +239,7 @@ def _olmo_hybrid(layer: Any, params: Params) -> Params:
 def _gated_deltanet(
     params: Params, names: dict[str, Array], norm: str = "norm"
 ) -> Params:
-    """All weights, from the kernels of the projections by their published names."""
+    """Adds the norm, the decays and the convolution to the projections in `names`."""
     own = {f"{norm}.weight": params["norm"]["scale"]}
     return own | _decays(params) | _linear(names) | _conv(params)
 
@@ -258,7 +262,7 @@ def _kimi_linear(layer: Any, params: Params) -> Params:
 
 
 def _glm5_next(layer: Any, params: Params) -> Params:
-    """Also the weights of Ling, whose decays and gates have one projection each."""
+    """The weights of GLM-5, and of Ling, which has one projection instead of two."""
     names = _query_key_value(layer, params)
     names |= {"b_proj": params["b_proj"]["kernel"]}
     names |= {"o_proj": params["out_proj"]["kernel"]}
@@ -289,7 +293,7 @@ def _mamba2(layer: object, params: Params) -> Params:
 
 
 def _mambas(params: Params) -> Params:
-    """The weights that both layers have."""
+    """The weights that Mamba and Mamba-2 share."""
     projections = {n: p for n, p in params.items() if n.endswith("_proj")}
     names = {n: p["kernel"] for n, p in projections.items()}
     biases = {f"{n}.bias": p["bias"] for n, p in projections.items() if "bias" in p}
@@ -312,7 +316,8 @@ def _rwkv7(layer: object, params: Params) -> Params:
     return weights | norms | _linear(names)
 
 
-# By the name of a layer, the models whose weights have names or shapes of their own.
+# For each layer, one function per naming scheme. Models that are not listed use the
+# first scheme of their layer.
 _PUBLISHED: dict[str, Forms] = {
     "GatedDeltaNet": {
         "qwen3_next": _qwen3_next,

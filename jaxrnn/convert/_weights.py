@@ -1,7 +1,7 @@
 """Reads weights, checks their names, shapes and dtypes, and joins and splits them.
 
-Weights are NumPy arrays. Only a traced weight stays a JAX array. `on_device` makes the
-parameters of a cell.
+Weights are NumPy arrays, except traced weights, which stay JAX arrays. `on_device`
+copies weights to the device as the parameters of a cell.
 """
 
 import dataclasses
@@ -30,11 +30,11 @@ Names: TypeAlias = str | Sequence[str] | None
 class Reader:
     """Reads the weights of one layer.
 
-    All weights must have the same dtype; otherwise NumPy would silently promote dtypes
-    when it concatenates the weights.
+    All weights must have the same dtype, because NumPy silently promotes dtypes when it
+    concatenates arrays.
 
     Attributes:
-        weights: The weights by key; also PyTorch tensors.
+        weights: The weights by key: arrays or PyTorch tensors.
         prefix: The text before the key in a weight's name, for messages.
         suffix: The text after the key.
         first: The name and the dtype of the first weight that was read.
@@ -50,7 +50,7 @@ class Reader:
         return f"{self.prefix}{key}{self.suffix}"
 
     def __call__(self, key: object, *shape: int | None) -> Weight:
-        """Returns the weight `key`, which has this shape; None allows any size.
+        """Checks the weight `key` and returns it. None in `shape` allows any size.
 
         Raises:
             TypeError: If the weight is not a floating-point array, or its dtype differs
@@ -71,7 +71,7 @@ class Reader:
 
 
 def as_weight(name: str, value: object, shape: tuple[int | None, ...]) -> Weight:
-    """The value as a floating-point array of a shape, in which None allows any size.
+    """Converts a value to a floating-point array. None in `shape` allows any size.
 
     Raises:
         TypeError: If the value is not a floating-point array.
@@ -105,7 +105,7 @@ def from_tensor(name: str, value: Any) -> Weight:
 
 
 def as_names(at: str | Sequence[str]) -> list[str]:
-    """The names in `at`, one or several, each of which may end with a slash."""
+    """Returns the name or names in `at` as a list, without final slashes."""
     names = [at] if isinstance(at, str) else at
     fits = isinstance(names, Sequence) and all(isinstance(each, str) for each in names)
     expect(fits and names, "at", "be a name or a list of names", at, error=TypeError)
@@ -113,17 +113,18 @@ def as_names(at: str | Sequence[str]) -> list[str]:
 
 
 def on_device(weights: PyTree) -> PyTree:
-    """Copies weights to the device, to which JAX would copy NumPy arrays in each call.
+    """Copies weights to the device once, because JAX copies NumPy arrays in each call.
 
-    A float64 weight stays a NumPy array if JAX has no float64, so
-    that the original can be returned.
+    Without x64, a float64 weight stays a NumPy array. Functions such as `to_torch` then
+    return the original values.
     """
 
     def put(weight: Weight) -> Weight:
         keeps_dtype = weight.dtype == jax.dtypes.canonicalize_dtype(weight.dtype)
         return jnp.array(weight) if keeps_dtype and not is_traced(weight) else weight
 
-    with jax.ensure_compile_time_eval():  # Under jit, `to_nnx` may need values.
+    # Under jit, arrays would become tracers, but `to_nnx` needs values of weights.
+    with jax.ensure_compile_time_eval():
         return jax.tree.map(put, in_native_order(weights))
 
 
@@ -147,7 +148,7 @@ def pick(weights: Weights, key: object, fix: str = "") -> Weight:
 
 
 def _missing(name: object, found: Iterable[object], fix: str = "") -> ValueError:
-    fix = f"{fix} " if fix else ""  # Before the list, which may be long.
+    fix = f"{fix} " if fix else ""  # The hint precedes the list, which may be long.
     return ValueError(f"`{name}` is missing. {fix}Found: {listed(found)}.")
 
 
@@ -188,7 +189,7 @@ def as_mapping(name: str, value: Any, fix: str = "") -> Weights:
 
 
 def listed(names: Iterable[object]) -> Verbatim:
-    """The names as a comma-separated list, for messages; the first 40 of many."""
+    """Joins names with commas for messages; shows at most 40 names."""
     texts = [
         each if len(each) <= 120 else f"{each[:100]}..." for each in map(str, names)
     ]
@@ -224,6 +225,6 @@ def check_directions(
 
 
 def as_prefix(name: str, place: str, mark: str) -> str:
-    """The start of all names at a place, which may end with `mark`; "" for no place."""
+    """Ends `place` with exactly one `mark`, e.g. "encoder" with "encoder."."""
     text = check_instance(name, place, str, "a string").removesuffix(mark)
     return f"{text}{mark}" if text else ""

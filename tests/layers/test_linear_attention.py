@@ -380,11 +380,11 @@ def continued(**leaves):
 VALUE, TYPE, rwkv = ValueError, TypeError, jaxrnn.nnx.RWKV7TimeMix
 test_refusals = refusals([
     # Weights.
-    (VALUE, r"unknown dt_layernorm\.weight.*The module has another architecture",
+    (VALUE, r"unknown dt_layernorm\.weight.*Create `layer` with the options",
      lambda: loaded(OF_JAMBA)),
     (VALUE, "no A_log", lambda: load({"D": saved()["D"]}, given("Mamba"))),
     (VALUE, r"`D` must have shape \[16\]", lambda: loaded({"D": np.ones(3)})),
-    (TYPE, "`layer` must be a layer of", lambda: load(saved(), nnx.Dropout(0.5))),
+    (TYPE, "`layer` must be one of Gated", lambda: load(saved(), nnx.Dropout(0.5))),
     (VALUE, "Check `at`, the name", lambda: loaded({}, "mixers", at="mixer")),
     # Arguments of a call.
     (VALUE, r"`inputs` must have shape \[any, any, 8\]", lambda: called(ROWS[..., :3])),
