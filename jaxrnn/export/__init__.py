@@ -1,13 +1,12 @@
-"""Serve a trained cell: as a file for another runtime, or on a stream here.
+"""Exports trained cells to files for other runtimes, and runs cells on streams.
 
 Files:
 
-* `to_stablehlo` exports functions, for JAX, IREE and other readers of StableHLO.
+* `to_stablehlo` exports functions to StableHLO, which JAX and IREE read.
 * `to_onnx` exports layers as the recurrent operators of ONNX, for onnxruntime and other
   runtimes.
-* `to_tflite_operators` exports layers as the fused operators of TensorFlow Lite, for
-  LiteRT.
-* `to_tflite` exports functions with the converter of TensorFlow Lite.
+* `to_tflite_operators` exports layers as fused TensorFlow Lite operators, for LiteRT.
+* `to_tflite` exports functions with TensorFlow Lite's converter, for LiteRT.
 
 Streams:
 
@@ -16,7 +15,8 @@ Streams:
   look-ahead.
 """
 
-# Imports all other folders. Nothing imports it. Never here: what changes a result.
+# This folder may import all others, and no other folder imports it. It contains no
+# equations of cells.
 
 from .._base.modules import set_module as _set_module
 from ._functions import to_stablehlo, to_tflite

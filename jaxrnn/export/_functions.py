@@ -12,8 +12,7 @@ from .._base.jax_internals import serialize_portable_artifact_str
 from .._base.modules import import_optional
 from .._base.typing import Array, PyTree
 
-# Use an old version of StableHLO, because TensorFlow adopts new versions later than
-# JAX.
+# An old version of StableHLO, because TensorFlow adopts new versions later than JAX.
 _STABLEHLO = "1.9.0"
 
 
@@ -26,19 +25,19 @@ def to_stablehlo(
     """Exports `f` as a serialized program that JAX can run without jaxrnn.
 
     `jax.export.deserialize(bytes).call(*arguments)` runs the program, also under `jit`
-    and `vmap`. This function and `deserialize` both need the package `flatbuffers`. In
-    the arguments and results of the program, dicts, lists and tuples are the only
-    containers. Named tuples and other pytree nodes become plain tuples of their
-    children, e.g. `LSTMStateTuple(c, h)` becomes `(c, h)`. The program does not accept
-    the original types, so pass `tuple(state)` for an `LSTMStateTuple`. Arrays that `f`
-    closes over, e.g. the parameters of a bound cell, are part of the program.
+    and `vmap`. This function and `deserialize` need the package `flatbuffers`. Arrays
+    that `f` closes over, e.g. the parameters of a bound cell, are part of the program.
+
+    Arguments and results of the program contain only dicts, lists and tuples. Other
+    containers become plain tuples, e.g. `LSTMStateTuple(c, h)` becomes `(c, h)`. Pass
+    `tuple(state)` to the program for an `LSTMStateTuple`.
 
     Args:
-        f: A function of nests of arrays that `jax.jit` can compile. `f` may call any
-            function of jaxrnn, but `raw_rnn` and `contrib.dynamic_decode` need a known
-            maximum number of steps, e.g. `max_time`.
-        *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
-            Sizes from `jax.export.symbolic_shape` stand for any size.
+        f: A function that `jax.jit` can compile. Arguments and results are nests of
+            arrays. If `f` calls `raw_rnn` or `contrib.dynamic_decode`, pass a maximum
+            number of steps to them, e.g. `max_time`.
+        *examples: Example arguments of `f`, as arrays or `jax.ShapeDtypeStruct`s. Sizes
+            from `jax.export.symbolic_shape` accept any size.
         platforms: The platforms that can run the program.
         vjp_order: How many times the program can be differentiated in reverse mode.
 
@@ -79,7 +78,7 @@ def to_stablehlo(
 def _exported(
     f: Callable[..., PyTree], examples: tuple, platforms: Sequence[str]
 ) -> jax.export.Exported:
-    """Exports `f` with arguments and results in standard containers."""
+    """Exports `f` with dicts, lists and tuples as the only containers."""
     structure = jax.tree.structure(examples)
 
     def run(*arguments: PyTree) -> PyTree:
@@ -90,7 +89,7 @@ def _exported(
 
 
 def _standard(tree: PyTree) -> PyTree:
-    """Converts a nest to standard containers, which load without jaxrnn."""
+    """Converts a nest to dicts, lists and tuples, which load without jaxrnn."""
     if type(tree) is dict:
         return {key: _standard(value) for key, value in tree.items()}
     one_level = jax.tree_util.default_registry.flatten_one_level(tree)
@@ -105,23 +104,24 @@ def to_tflite(
 ) -> bytes:
     """Exports `f` as a TensorFlow Lite file, for arguments shaped like `examples`.
 
-    The file has one signature. The inputs `input_0`, `input_1`, ... of the signature
-    are the leaves of `examples`, in the order of `jax.tree.leaves`. The outputs
-    `output_0`, `output_1`, ... are the leaves of the result. In the file,
-    `dynamic_rnn`, the decoders and `raw_rnn` with `max_time` are loops.
+    The file has one signature, whose inputs `input_0`, `input_1`, ... are the leaves of
+    `examples`, in the order of `jax.tree.leaves`. The outputs `output_0`, `output_1`,
+    ... are the leaves of the result. Loops such as `dynamic_rnn` are not unrolled in
+    the file. `raw_rnn` requires `max_time`.
 
-    TensorFlow Lite does not support random numbers, so `decode.sample` cannot be
-    exported. For the same reason, call a cell's `init` outside of `f`. Export without
-    `jax_enable_x64`: with it, the loop counter of `jax.lax.scan` is int64, and LiteRT
-    2.3 fails to slice with an int64 index.
+    TensorFlow Lite does not support random numbers. Therefore, `decode.sample` cannot
+    be exported, and `f` must not call a cell's `init`. Disable `jax_enable_x64`;
+    otherwise, LiteRT 2.3 fails, because it cannot slice with the int64 loop counter of
+    `jax.lax.scan`.
 
     Args:
-        f: A function of nests of arrays that `jax.jit` can compile.
-        *examples: The arguments of `f`; `jax.ShapeDtypeStruct`s may replace arrays.
-        optimize: "float16" stores weights in 16 bits. "int8" stores matrices in 8 bits
-            and uses integer multiplication where LiteRT supports it. None leaves the
-            weights unchanged. To measure the loss in precision, run the file on data;
-            see the guide.
+        f: A function that `jax.jit` can compile. Arguments and results are nests of
+            arrays.
+        *examples: Example arguments of `f`, as arrays or `jax.ShapeDtypeStruct`s.
+        optimize: How to compress the weights. None leaves them unchanged. "float16"
+            stores them in 16 bits. "int8" stores matrices in 8 bits, and multiplies
+            them as integers where LiteRT supports this. Run the file on your data to
+            measure the loss in precision.
 
     Returns:
         The bytes of the TensorFlow Lite file.

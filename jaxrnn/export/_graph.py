@@ -1,6 +1,6 @@
-"""A graph of operators, and the arguments that the exporters of layers share.
+"""`Graph`, a graph of operators, and checks of arguments for the exporters of layers.
 
-`to_onnx` and `to_tflite_operators` build a `Graph`, and write it in their own format.
+`to_onnx` and `to_tflite_operators` each build a `Graph` and write it to a file.
 """
 
 import dataclasses
@@ -18,15 +18,15 @@ from ..convert._weights import Reader, Weight, listed
 
 @dataclasses.dataclass(eq=False)
 class Tensor:
-    """A value in a graph; each tensor is a key of its own in dicts.
+    """An input, constant or result of operators. Tensors compare by identity.
 
     Attributes:
         name: The name in the file.
-        shape: The sizes of the axes, where a string names an unknown size; empty if the
-            file does not state the shape.
+        shape: The sizes of the axes, e.g. `("batch", 4)`, in which a string names an
+            unknown size. Empty if the file does not state the shape.
         dtype: The dtype of the entries.
         values: The entries of a constant; None for other tensors.
-        is_variable: Whether the runtime keeps the entries from run to run.
+        is_variable: Whether the runtime keeps the values between runs, e.g. of a state.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Tensor:
 
 
 class Node(NamedTuple):
-    """An operator with its operands and results; None omits an optional operand."""
+    """An operator, its operands and its results; None is an omitted operand."""
 
     op: str
     inputs: Sequence[Tensor | None]
@@ -64,7 +64,7 @@ class Graph:
         self.outputs: dict[str, Tensor] = {}
 
     def tensor(self, name: str, shape: Sequence[Any] = (), **fields: Any) -> Tensor:
-        """Adds a tensor; `fields` are the other attributes of `Tensor`."""
+        """Adds a tensor with the given name, shape and other fields of `Tensor`."""
         self.tensors.append(Tensor(name, shape, **{"dtype": self.dtype} | fields))
         return self.tensors[-1]
 
@@ -74,7 +74,7 @@ class Graph:
         return self.inputs[name]
 
     def constant(self, array: object, name: str = "") -> Tensor | None:
-        """Adds a constant, whose name by default shows its entries; None for None."""
+        """Adds a constant, by default named by its values. Returns None for None."""
         if array is None:
             return None
         array = np.asarray(array)
@@ -112,7 +112,7 @@ def dtype_of(name: str, layers: Iterable[Weight], *allowed: str) -> np.dtype:
 def read_dense(
     dense: Any, size: int, dtype: object
 ) -> tuple[np.ndarray, np.ndarray | None]:
-    """The kernel `[size, n]` and the bias `[n]` of a dense layer; None for no bias.
+    """Checks a dense layer; returns its kernel `[size, n]` and its bias `[n]` or None.
 
     Raises:
         TypeError: If `dense` is not a pair of arrays of this dtype.

@@ -1,4 +1,4 @@
-"""Streams: cells that run frame by frame or chunk by chunk, as the frames arrive."""
+"""Runs cells on streams, one frame or one chunk of frames per call."""
 
 import copy
 import functools
@@ -47,7 +47,7 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 
 
 def _locked(method: Method) -> Method:
-    """A method that only one thread at a time runs on an object."""
+    """Wraps a method so that only one thread at a time runs it on an object."""
 
     @functools.wraps(method)
     def run(self: "_Stream", *args: object, **kwargs: object) -> Any:
@@ -58,13 +58,13 @@ def _locked(method: Method) -> Method:
 
 
 class _Stream:
-    """An object with a lock, which copies and pickled objects do not share."""
+    """An object with a lock. Copies and unpickled objects get new locks."""
 
     def __init__(self) -> None:
         self._lock = threading.RLock()
 
     def __getstate__(self) -> dict[str, Any]:
-        # The compiled step is found again by the first call.
+        # Omit the compiled step, which cannot be pickled. The first call restores it.
         return {k: v for k, v in vars(self).items() if k not in ("_lock", "_run")}
 
     def __copy__(self) -> Self:
@@ -78,28 +78,30 @@ class _Stream:
 class Streamer(_Stream):
     """Runs a cell on one frame per call and keeps the state between calls.
 
-    Every call advances all rows. Calls run outside of `jax.jit`, which cannot keep the
-    state. Under jit, call the bound cell instead: `output, state = cell(frame, state)`.
-    Several threads may share a streamer: one call runs at a time. If some rows have no
-    frame, run `dynamic_rnn` over chunks, with length 0 for these rows.
-
     The outputs equal the outputs of `dynamic_rnn` over all frames, up to rounding.
 
-    A call that rejects its arguments leaves the state unchanged. An error while the
-    step runs, such as an error of a host callback, loses the state; call `reset` then.
+    Every call advances all rows. If only some rows have a frame, use `dynamic_rnn` with
+    length 0 for the other rows. A streamer cannot be called under `jax.jit`, because it
+    stores its state between calls. Under jit, call the bound cell:
+    `output, state = cell(frame, state)`. Several threads may share a streamer, which
+    runs one call at a time.
 
-    The first call compiles the step, as does the first call with `resets`. Other calls
-    only run the step. Streamers with equal cells share the compiled programs, unless
-    the cells hold an object that can change, such as a function of yours.
+    If a call rejects its arguments, the state stays unchanged. If the step itself
+    fails, e.g. in a host callback, the state is lost. In this case, call `reset`.
+
+    The first call and the first call with `resets` compile the step. Streamers with
+    equal cells share the compiled programs, unless a cell holds an object that can
+    change, such as a function of yours.
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
         batch_size: The number of rows, each a sequence of its own.
-        dtype: The dtype of the zero state. Some cells support a state in a wider dtype
-            than the frames; their outputs still have the dtype of the frames.
+        dtype: The dtype of the zero state. Some cells support a state that is wider
+            than the frames, e.g. float32 for bfloat16 frames. Their outputs have the
+            dtype of the frames.
         initial_state: The state before the first frame of each sequence, each leaf
-            `[batch, ...]`; None for the zero state of `dtype`. The stream keeps the
-            dtypes of this state, for example of an integer counter.
+            `[batch, ...]`. By default, the zero state of `dtype`. The leaves keep their
+            own dtypes, e.g. int32 for a counter.
 
     Raises:
         TypeError: If `cell` is not a bound cell.
@@ -142,7 +144,7 @@ class Streamer(_Stream):
             warn_of_plain_pair("initial_state", cell.state_size, self._first)
         self._wider = _WIDER.format(self._dtype)
         self._known: set[tuple[str, DType]] = set()  # The dtypes that leaves had.
-        # The types, shapes and dtypes of frames that passed the checks.
+        # The types, shapes and dtypes of frames that have passed the checks.
         self._frames: set[tuple] = set()
         self._zeros_after_reset: dict[tuple[DType, ...], PyTree] = {}
         self._given = self._state = self._first
@@ -168,8 +170,8 @@ class Streamer(_Stream):
 
         Args:
             frame: One step of inputs for the cell, `[batch, depth]` or a nest.
-            resets: Bool `[batch]`. Where True, the state of the row is set to
-                `reset_state` before the frame, as in `dynamic_rnn`. None for no resets.
+            resets: Bool `[batch]`. True sets the state of a row to `reset_state` before
+                the frame, as in `dynamic_rnn`. None for no resets.
             reset_state: The state after a reset, each leaf `[batch, ...]`; None for
                 zeros.
 
@@ -195,7 +197,7 @@ class Streamer(_Stream):
         return output
 
     def _checked(self, frame: PyTree) -> PyTree:
-        """The frame, whose NumPy arrays are copied."""
+        """Checks a frame and copies its NumPy arrays."""
         is_own = isinstance(frame, jax.Array)
         is_one = is_own or type(frame) is np.ndarray
         kind = (type(frame), frame.shape, frame.dtype) if is_one else ()
@@ -212,7 +214,7 @@ class Streamer(_Stream):
         return frame
 
     def _state_after_reset(self, given: PyTree) -> PyTree:
-        """The state `given`, or zeros, which are made once for each set of dtypes."""
+        """Returns `given`, or zeros, which are created once for each set of dtypes."""
         dtypes = tuple(leaf.dtype for leaf in jax.tree.leaves(self._state))
         if given is None and dtypes in self._zeros_after_reset:
             return self._zeros_after_reset[dtypes]
@@ -235,14 +237,15 @@ class Streamer(_Stream):
 
         Args:
             state: The initial state, e.g. the `state` of an earlier stream, each leaf
-                `[batch, ...]`; None for the state with which the stream was created.
+                `[batch, ...]`. By default, the state with which the stream was created.
 
         Raises:
             ValueError: If the structure or a shape differs from the stream's state.
-            TypeError: If a dtype differs from the stream's first state, unless the
-                stream's state has had this dtype, or this dtype is wider.
+            TypeError: If a leaf's dtype differs from the stream's first state. Wider
+                dtypes, and dtypes that the leaf had in an earlier state, are accepted.
         """
-        # A step may change a dtype of the zero state, e.g. to complex.
+        # A step may change a dtype of the zero state, e.g. to complex64. Accept such a
+        # state, because users pass back the `state` of a stream.
         self._known |= {(k, x.dtype) for k, x in named_leaves("state", self._state)}
         state = self._first if state is None else as_arrays("state", state)
         check_structure("`state`", self._first, state, strict=True)
@@ -258,7 +261,7 @@ class Streamer(_Stream):
             must = f"have the dtype of the stream, {own.dtype}, or a wider one"
             cast = "Cast it, or create the stream with this state as `initial_state`."
             expect(fits, name, must, leaf, cast, error=TypeError)
-        # Each step overwrites the previous state, so copy the user's arrays.
+        # Copy the user's arrays, because each step overwrites the previous state.
         self._given = state
         self._state = jax.tree.map(jnp.copy, call_start(self._cell, state))
 
@@ -268,24 +271,24 @@ class BidirectionalStreamer(_Stream):
 
     The forward cells carry their states from chunk to chunk. For each chunk, the
     backward cells start from zero states, either `lookahead` steps after the end of the
-    chunk or at the end of the sequence, whichever comes first. With one layer, the
-    outputs of a chunk equal the outputs of `stack_bidirectional_dynamic_rnn` if the
-    look-ahead of the chunk reaches the end of the sequence. With several layers, the
-    look-ahead of all earlier chunks must also reach the end of the sequence, because a
-    forward cell reads the backward outputs of the layer below.
+    chunk or at the end of the sequence, whichever comes first. Therefore, the outputs
+    approximate the outputs of `stack_bidirectional_dynamic_rnn`. They are equal for a
+    chunk whose look-ahead reaches the end of the sequence. With several layers, the
+    look-ahead of all earlier chunks must reach it too, because a forward cell reads the
+    backward outputs of the layer below.
 
-    To produce the outputs of a chunk, the streamer runs the layers over
-    `chunk + lookahead` steps. The first such run compiles the program. Shorter chunks
-    reduce the delay, but they increase the work per step of output.
+    For each chunk, the streamer runs the layers over `chunk + lookahead` steps. The
+    first run compiles the program. Shorter chunks reduce the delay, but increase the
+    work per step of output.
 
-    A call that rejects its argument leaves the stream unchanged. An error while the
-    program runs, such as an error of a host callback, loses the states; call `reset`
-    then. All chunks must have the structure, the step shapes and the dtypes of the
-    first chunk.
+    All chunks must have the structure, the step shapes and the dtypes of the first
+    chunk. If a call rejects its argument, the stream stays unchanged. If the program
+    itself fails, e.g. in a host callback, the states are lost. In this case, call
+    `reset`.
 
     Args:
-        cells_fw: The bound forward cell of each layer, without a random key, so dropout
-            is inactive.
+        cells_fw: The bound forward cell of each layer. The cells must have no random
+            key, so dropout is inactive.
         cells_bw: The bound backward cell of each layer, without a random key.
         chunk: The number of steps per chunk.
         lookahead: The number of steps after a chunk that affect the chunk's outputs.
@@ -329,7 +332,7 @@ class BidirectionalStreamer(_Stream):
         self._size = self._chunk + as_count("lookahead", lookahead, 0, fix="")
         self._rows = as_count("batch_size", batch_size, fix="")
         self._dtype = as_dtype(dtype)
-        # The steps whose outputs have not been returned; None before the first chunk.
+        # The inputs whose outputs have not been returned. None before the first chunk.
         self._waiting: PyTree = None
         self.reset()
 
@@ -348,8 +351,8 @@ class BidirectionalStreamer(_Stream):
             chunk: The next steps, `[batch, chunk, depth]` or a nest of such arrays.
 
         Returns:
-            The outputs, `[batch, chunk, size]`, with both directions concatenated; None
-            until the look-ahead of the first chunk has arrived.
+            The outputs, `[batch, chunk, size]`, with both directions concatenated. The
+            result is None until the look-ahead of the first chunk has arrived.
 
         Raises:
             ValueError: If `chunk` has the wrong number of rows or steps, or does not
@@ -373,7 +376,7 @@ class BidirectionalStreamer(_Stream):
                 arrays; None if you have already passed all steps.
 
         Returns:
-            The outputs, `[batch, remaining steps, size]`; None if no steps remain.
+            The outputs, `[batch, remaining steps, size]`, or None if no steps remain.
 
         Raises:
             ValueError: If `last` has the wrong number of rows, does not have 1 to
@@ -406,12 +409,12 @@ class BidirectionalStreamer(_Stream):
 
     @property
     def _steps(self) -> int:
-        """The number of steps that are waiting."""
+        """The number of steps whose outputs have not been returned."""
         leaves = jax.tree.leaves(self._waiting)
         return leaves[0].shape[1] if leaves else 0
 
     def _append(self, name: str, chunk: PyTree, least: int, fix: str = "") -> None:
-        """Adds `least` steps or more, at most a full chunk.
+        """Checks a chunk of `least` steps or more, and adds it to the waiting steps.
 
         Raises:
             ValueError: If a leaf has the wrong shape, or the leaves have different
@@ -428,10 +431,11 @@ class BidirectionalStreamer(_Stream):
             fits = leaf.ndim > 2 and leaf.shape[0] == rows
             expect(fits and least <= leaf.shape[1] <= most, full, must, leaf, fix)
         check_same_size(named, 1, "number of steps")
-        # As JAX: float32 for float64, unless x64 is on.
+        # Without x64, convert float64 to float32, as JAX does.
         chunk = jax.tree.map(lambda x: np.asarray(x, jnp.result_type(x)), chunk)
         if self._waiting is None:
-            # Find the cells' errors before the chunk is added.
+            # Trace the program first, so that an error of a cell leaves the stream
+            # unchanged.
             window = jax.tree.map(self._padded, chunk)
             with error_note(_WIDER.format(self._dtype)):
                 jax.eval_shape(self._run, self._states, window, np.int32(0))
@@ -443,7 +447,7 @@ class BidirectionalStreamer(_Stream):
         )
 
     def _padded(self, x: np.ndarray) -> np.ndarray:
-        """The first steps, which affect the outputs of the oldest chunk."""
+        """The first `chunk + lookahead` steps, padded with zeros."""
         x = x[:, : self._size]
         widths = [(0, 0), (0, self._size - x.shape[1]), *[(0, 0)] * (x.ndim - 2)]
         return np.pad(x, widths)
@@ -461,11 +465,11 @@ def _check_cell(name: str, cell: object) -> None:
     """Raises an error if `cell` has a key or cannot be passed to a compiled step."""
     check_is_cell(name, cell)
     has_key = isinstance(cell, BoundCell) and cell.key is not None
-    must = "have no random key, because a stream has no step numbers"
+    must = "have no random key, because streams do not support random numbers"
     expect(not has_key, name, must, cell, "Bind the cell without a key.")
     is_bound = isinstance(cell, BoundCell)
     is_numbered = not is_bound and inspect.getattr_static(cell, "at_step", None)
-    must = "have no method `at_step`, because a stream has no step numbers"
+    must = "have no method `at_step`, because a stream does not count its steps"
     expect(not is_numbered, name, must, cell, "Count the steps in the state instead.")
     fix = "Register its class, for example with `jax.tree_util.register_dataclass`."
     is_tree = is_pytree_of_arrays(cell)
@@ -473,9 +477,9 @@ def _check_cell(name: str, cell: object) -> None:
 
 
 def _copied(name: str, tree: PyTree) -> PyTree:
-    """Copies the arrays that are not JAX arrays.
+    """Copies NumPy arrays; returns JAX arrays unchanged.
 
-    JAX may read an array after the call has returned. By then, the user may have
+    JAX may read a NumPy array after the call has returned, when the user has already
     written the next frame to the same array.
 
     Raises:
@@ -495,9 +499,10 @@ def _copied(name: str, tree: PyTree) -> PyTree:
 
 
 def _program_of(*cells: RNNCellLike) -> Hashable:
-    """A static argument that is equal for streams that can share their programs.
+    """A static argument of the compiled step, which is equal if streams may share it.
 
-    A stream whose cells hold an object that can change compiles its own programs.
+    If a cell holds an object that can change, e.g. a function, its stream compiles a
+    program of its own.
     """
     is_shared = all(isinstance(c, BoundCell) and c.shares_programs for c in cells)
     return None if is_shared else object()
@@ -536,14 +541,15 @@ def _run_window(
     dtype: DType,
     program: Hashable,
 ) -> tuple[PyTree, tuple[PyTree, ...]]:
-    """Computes `(outputs, states)` for the first chunk of a window.
+    """Computes `(outputs, states)` for one chunk, with its look-ahead.
 
     Args:
         cells_fw: The forward cell of each layer.
         cells_bw: The backward cell of each layer.
-        states: The state of each forward cell before the window.
+        states: The state of each forward cell before the chunk.
         xs: The inputs of the chunk and of its look-ahead, `[batch, time, ...]`.
-        steps: The number of steps, an int32 scalar; later steps are padding.
+        steps: The number of valid steps in `xs`, an int32 scalar. Later steps are
+            padding.
         chunk: The number of steps in the chunk.
         dtype: The dtype of the states and the outputs.
         program: The result of `_program_of`.

@@ -30,9 +30,9 @@ from ._graph import Graph, Tensor, dtype_of, read_dense
 Layer: TypeAlias = Sequence[LayerWeights]
 """The weights of a layer's one or two directions."""
 
-# Values of the format's enum `ActivationFunctionType`. LSTMs lack "linear", because
-# without an activation, the results of LiteRT 2.3's LSTM operators differ from the
-# results of jaxrnn.
+# Values of the format's enum `ActivationFunctionType`. LSTMs do not support "linear",
+# because LiteRT 2.3's LSTM operators give other results than jaxrnn without an
+# activation.
 _ACTIVATIONS = {
     Kind.RNN: {"tanh": 4, "relu": 1, "linear": 0},
     Kind.LSTM: {"tanh": 4, "relu": 1},
@@ -44,8 +44,8 @@ LIBRARY = Library(
     activations={kind: tuple(names) for kind, names in _ACTIVATIONS.items()},
     is_transposed=True,
 )
-# The constant inputs of an operator, in order. The last input of an LSTM is a bias of
-# the projection, which `LSTMCell` does not have.
+# The constant inputs of an operator, in order. The place "none" is the bias of an
+# LSTM's projection, which `LSTMCell` does not have.
 _PLACES = {
     Kind.RNN: [("x", "c"), ("h", "c"), ("b", "c")],
     Kind.LSTM: [
@@ -55,8 +55,8 @@ _PLACES = {
         *(("w", ""), ("none", "")),
     ],
 }
-# The number of trailing inputs to omit, which an operator uses for layer normalization
-# or as an auxiliary input, for each kind of layer and number of directions.
+# For each kind of layer and number of directions, the number of last inputs that are
+# omitted. They are for layer normalization and auxiliary inputs.
 _ABSENT = {(Kind.RNN, 1): 0, (Kind.RNN, 2): 3, (Kind.LSTM, 1): 4, (Kind.LSTM, 2): 9}
 # The class of each operator's options.
 _OPTIONS = {
@@ -67,8 +67,7 @@ _OPTIONS = {
     "FULLY_CONNECTED": "FullyConnectedOptions",
     "TRANSPOSE": "TransposeOptions",
 }
-# These operators need a later version, because version 1 lacks inputs or options that
-# are used here.
+# The versions of operators whose version 1 lacks inputs or options that are used here.
 _VERSIONS = {"BIDIRECTIONAL_SEQUENCE_LSTM": 2, "FULLY_CONNECTED": 5}
 
 
@@ -84,44 +83,44 @@ def to_tflite_operators(
     The operators are `UNIDIRECTIONAL_SEQUENCE_LSTM`, `UNIDIRECTIONAL_SEQUENCE_RNN` and
     the corresponding `BIDIRECTIONAL` operators. The file computes the outputs of
     `dynamic_rnn(cell, inputs, dtype=float32)`, or of `stack_bidirectional_dynamic_rnn`,
-    for inputs of the given shape, without dropout. This function does not need
-    TensorFlow. `to_tflite` also supports other cells, lengths and final states. In
-    measurements on a CPU (one row, 128 units), these operators took 1.4 to 1.6 times as
-    long as the loops that `to_tflite` exports.
+    for inputs of the given shape, without dropout. Exporting does not require
+    TensorFlow. For other cells, lengths or final states, use `to_tflite`. On a CPU (one
+    row, 128 units), the operators took 1.4 to 1.6 times as long as the loops that
+    `to_tflite` exports.
 
     The file keeps the state in variables, so each run continues where the previous run
-    ended. A file that is exported for one time step can therefore process a stream step
-    by step. To set the state to zeros, call `reset_all_variables()` of the interpreter
-    before each new sequence or, with two directions, before each run. The interpreter's
-    methods `get_tensor` and `set_tensor` read and write a variable by its index.
-    `get_tensor_details` lists the indices under the names of the variables:
-    `layer_0/h`, `layer_0/c`, `layer_1/h`, ..., or with two directions `layer_0/fw/h`,
+    ended. Therefore, a file for one time step can process a stream. Call
+    `reset_all_variables()` of the interpreter before each new sequence to set the state
+    to zeros. With two directions, call it before each run. The interpreter's methods
+    `get_tensor` and `set_tensor` read and write a variable by its index.
+    `get_tensor_details` lists the indices with the names of the variables: `layer_0/h`,
+    `layer_0/c`, `layer_1/h`, ..., or with two directions `layer_0/fw/h`,
     `layer_0/bw/h`, ...
 
     Args:
         cells: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`,
             `contrib.CoupledInputForgetGateLSTMCell` (without layer normalization), a
             cell of `jaxrnn.lite`, or a `MultiRNNCell` of these. The parameters must be
-            float32, and the activation must be tanh or relu; a `BasicRNNCell` also
-            supports a linear activation. For two directions, a pair
-            `(cells_fw, cells_bw)`, each a cell or a list with one cell per layer.
+            float32, and the activation must be tanh or relu. A `BasicRNNCell` may also
+            have a linear activation. For two directions, a pair `(cells_fw, cells_bw)`,
+            each a cell or a list with one cell per layer.
         inputs: An array or `jax.ShapeDtypeStruct`, float32 `[batch, time, depth]`, or
             `[time, batch, depth]` if `time_major`.
         time_major: Whether time is the first axis of inputs and outputs.
-        dense: None, or the pair `(kernel, bias)` of a final dense layer, which computes
-            `outputs @ kernel + bias` at each step; float32 `[size, units]` and
-            `[units]` (None for no bias).
+        dense: The pair `(kernel, bias)` of a final dense layer, which computes
+            `outputs @ kernel + bias` at each step, in float32, `[size, units]` and
+            `[units]`. The bias may be None. By default, the file has no dense layer.
 
     Returns:
         The bytes of the file. The signature has one input (`inputs`) and one output
         (`outputs`), `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:
-        TypeError: If `cells` does not hold such cells, the inputs are not float32
-            arrays of rank 3, or the parameters are not float32.
-        ValueError: If TensorFlow Lite has no operator for a cell or does not support
-            its activation, a clip or layer normalization, the two directions differ in
-            an activation or clip, or shapes do not match.
+        TypeError: If `cells` contains another object than these cells, the inputs are
+            not a float32 array of rank 3, or the parameters are not float32.
+        ValueError: If TensorFlow Lite has no operator for a cell, or does not support
+            its activation, clip or layer normalization. Also if the two directions
+            differ in an activation or clip, or if shapes do not match.
         ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
 
     Example:
@@ -139,7 +138,7 @@ def to_tflite_operators(
     sequence kernels in that directory.
     """
     check_time_major(time_major)
-    must = "be a float32 array of rank 3, or a `jax.ShapeDtypeStruct` for such an array"
+    must = "be an array or `jax.ShapeDtypeStruct`, float32 of rank 3"
     fits = getattr(inputs, "dtype", None) == np.float32 and len(inputs.shape) == 3
     expect(fits, "inputs", must, inputs, error=TypeError)
     check_fixed_sizes("inputs", inputs)
@@ -148,8 +147,8 @@ def to_tflite_operators(
     kernels = (direction.array("x") for layer in layers for direction in layer)
     graph = Graph(dtype_of("cells", kernels, "float32"))
     x = graph.input("inputs", inputs.shape)
-    # The time-major layout is faster. In the batch-major layout, the bidirectional
-    # operators of LiteRT 2.3 compute wrong results for several rows.
+    # Use the time-major layout, which is faster. It also avoids wrong results:
+    # batch-major bidirectional operators of LiteRT 2.3 are wrong for several rows.
     swap = not time_major and inputs.shape[0] > 1
     if swap:
         x = _swapped(graph, x)
@@ -169,7 +168,7 @@ def to_tflite_operators(
             table = dict(enumerate(_PLACES[kind]))
             arrays = LIBRARY.write(weights, table)
             for i, (_, gate) in table.items():
-                # If the arrays of gate i are absent, the operator computes i as 1 - f.
+                # Without arrays for gate i, the operator computes gate i as 1 - f.
                 is_absent = weights.is_coupled and gate == "i"
                 array = None if is_absent else arrays.get(i)
                 operands.append(graph.constant(array, f"{name}{way}/{i}"))
@@ -180,8 +179,8 @@ def to_tflite_operators(
                 graph.tensor(f"{name}{way}/{state}", (batch, size), is_variable=True)
                 for state, size in sizes.items()
             ]
-            # The RNN operators expect the state of each direction after the weights of
-            # the direction. The LSTM operators expect all states after all weights.
+            # RNN operators expect each direction's state directly after its weights.
+            # LSTM operators expect all states after all weights.
             if kind == Kind.RNN:
                 operands += variables
             else:
@@ -236,7 +235,7 @@ def _read_direction(name: str, bound: BoundCell) -> LayerWeights:
     clips = dict(weights.clips)
     if "w" not in weights.blocks:  # Then `proj_clip` has no effect.
         clips.pop("proj_clip", None)
-    must = "have clips above 0 (0 means no clip in the operator)"
+    must = "have no clip of 0, which the operator would read as no clip"
     expect(0 not in clips.values(), name, must, Verbatim(clips))
     return dataclasses.replace(weights, clips=clips)
 
@@ -252,7 +251,7 @@ def _in_core_layout(bound: BoundCell) -> BoundCell:
 
 
 def _shared(weights: LayerWeights) -> Verbatim:
-    """The properties that both directions must share."""
+    """The properties that both directions must share, as a text for messages."""
     shared = {"kind": weights.kind, "activation": weights.activation_name}
     if weights.kind == Kind.LSTM:
         sizes = {"units": weights.units, "outputs": len(weights.array("h"))}
@@ -273,8 +272,8 @@ def _schema() -> Any:
 
 
 def _serialized(graph: Graph) -> bytes:
-    """The bytes of the file, in the FlatBuffer format of TensorFlow Lite."""
-    # The format reserves the first buffer for tensors without values.
+    """Serializes a graph to the bytes of a TensorFlow Lite file."""
+    # The format reserves buffer 0 for tensors without values.
     buffers = [_new("Buffer")]
     tensors = []
     for tensor in graph.tensors:
@@ -338,7 +337,7 @@ def _serialized(graph: Graph) -> bytes:
 
 
 def _new(kind: str, **fields: object) -> Any:
-    """Creates an object of the format; its class has the name `kind` plus "T"."""
+    """Creates an object of the format's class `<kind>T`, e.g. of `BufferT`."""
     value = getattr(_schema(), f"{kind}T")()
     vars(value).update(fields)
     return value
