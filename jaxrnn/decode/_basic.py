@@ -1,4 +1,4 @@
-"""`BasicDecoder`, which runs a cell, and the helpers that choose its ids and inputs."""
+"""`BasicDecoder`, which runs a cell, and helpers that choose its ids and inputs."""
 
 import abc
 import functools
@@ -21,21 +21,20 @@ from ._decoder import CellDecoder, as_function
 class Helper(abc.ABC):
     """Samples ids for a `BasicDecoder` and provides the inputs of its cell.
 
-    A subclass defines `initialize`, `sample`, `next_inputs` and the attributes below;
-    only `longest` has a default.
+    A subclass defines `initialize`, `sample`, `next_inputs` and the attributes below.
+    Only `longest` has a default.
 
     Attributes:
         batch_size: The number of rows.
         sample_ids_shape: The shape of the sampled ids of one row.
         sample_ids_dtype: The dtype of the sampled ids.
-        longest: The maximum number of steps if it is known, otherwise None; see
-            `Decoder`.
+        longest: The maximum number of steps, or None if unknown; see `Decoder`.
 
     Source: `tf.contrib.seq2seq.Helper`.
     """
 
     if TYPE_CHECKING:
-        # These properties are not abstract at run time, because a helper may set plain
+        # At run time, these properties do not exist, because a helper may set plain
         # attributes instead.
         batch_size = sample_ids_shape = sample_ids_dtype = property(lambda self: None)
     longest = property(lambda self: None)
@@ -82,7 +81,7 @@ class Helper(abc.ABC):
 
 
 class CustomHelper(Helper):
-    """A helper that is defined by functions.
+    """Calls three given functions for the first inputs, the ids and the next inputs.
 
     Args:
         initialize_fn: `initialize_fn() -> (finished, inputs)`, called before the first
@@ -115,7 +114,7 @@ class CustomHelper(Helper):
         self._sample_ids_shape = TensorShape(sample_ids_shape or [])
         self._sample_ids_dtype = sample_ids_dtype or jnp.int32
 
-    # This is known after `initialize`.
+    # The batch size is known after `initialize`.
     batch_size = property(lambda self: self._batch_size)
     sample_ids_shape = property(lambda self: self._sample_ids_shape)
     sample_ids_dtype = property(lambda self: self._sample_ids_dtype)
@@ -147,17 +146,17 @@ class CustomHelper(Helper):
 
 
 class InferenceHelper(CustomHelper):
-    """Feeds back samples that a function draws from the outputs.
+    """Feeds samples, drawn from the outputs of a step, to the next step.
 
     Args:
         sample_fn: `sample_fn(outputs) -> sample_ids`.
         sample_shape: The shape of a row of `sample_ids`.
         sample_dtype: The dtype of `sample_ids`.
         start_inputs: The first inputs, a nest of arrays `[batch, ...]`.
-        end_fn: `end_fn(sample_ids)`, which returns a bool `[batch]`, True for each row
-            that ends with its sample.
-        next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`; None to feed the
-            samples themselves.
+        end_fn: `end_fn(sample_ids) -> finished`, bool `[batch]`, True for each row that
+            ends with this sample.
+        next_inputs_fn: `next_inputs_fn(sample_ids) -> next_inputs`. By default, the
+            samples themselves are the next inputs.
 
     Raises:
         TypeError: If `next_inputs_fn` is neither a function nor None, or `sample_shape`
@@ -191,7 +190,7 @@ class InferenceHelper(CustomHelper):
 
 
 class EmbeddingHelper(CustomHelper):
-    """Feeds back the embeddings of the ids that a function chooses from the logits.
+    """Feeds the embeddings of chosen ids to the next step.
 
     Args:
         embedding: See `GreedyEmbeddingHelper`.
@@ -224,7 +223,7 @@ class EmbeddingHelper(CustomHelper):
 
 
 class GreedyEmbeddingHelper(EmbeddingHelper):
-    """Feeds back the embedding of the most likely id; for inference.
+    """Feeds the embedding of the most likely id to the next step; for inference.
 
     A row is finished once its id is `end_token`. The logits, `[batch, vocab]`, are the
     output of the decoder's `output_layer` or, without a layer, the output of the cell.
@@ -233,7 +232,7 @@ class GreedyEmbeddingHelper(EmbeddingHelper):
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
             ids `[batch]`.
         start_tokens: Integers `[batch]`, the ids for the first step.
-        end_token: The id that ends a row, an integer; may be traced.
+        end_token: The id that ends a row, an integer, which may be traced.
 
     Raises:
         TypeError: If an argument has the wrong type; in a step, if the outputs are not
@@ -254,22 +253,22 @@ class GreedyEmbeddingHelper(EmbeddingHelper):
 
 
 class SampleEmbeddingHelper(EmbeddingHelper):
-    """Feeds back the embeddings of randomly drawn ids; for inference.
+    """Feeds the embedding of a randomly drawn id to the next step; for inference.
 
     Args:
         embedding: See `GreedyEmbeddingHelper`.
         start_tokens: See `GreedyEmbeddingHelper`.
         end_token: See `GreedyEmbeddingHelper`.
         softmax_temperature: The divisor of the logits, a positive number or scalar
-            array; may be traced. None for 1.
+            array, which may be traced. None for 1.
         seed: Helpers with different seeds draw different ids from the same key.
         key: A random key. Without a seed, the ids of step t are drawn with
             `fold_in(key, t)`, as in `jaxrnn.decode.sample`.
 
     Raises:
         TypeError: See `GreedyEmbeddingHelper`.
-        ValueError: See `GreedyEmbeddingHelper`; also if the temperature is not
-            positive.
+        ValueError: If the temperature is not positive; see also
+            `GreedyEmbeddingHelper`.
 
     Source: `tf.contrib.seq2seq.SampleEmbeddingHelper`.
     """
@@ -313,10 +312,10 @@ class BasicDecoder(CellDecoder):
     Args:
         cell: A bound cell (`cell.bind(params)`), or any object that implements the
             RNNCell protocol.
-        helper: A `Helper`, which samples ids and provides the next inputs.
+        helper: The `Helper` that samples ids and provides the next inputs.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
-        output_layer: A function of the cell's output, each leaf `[batch, ...]`, which
-            is applied before the helper samples; None for no layer.
+        output_layer: A function that maps the cell's output, each leaf `[batch, ...]`,
+            to the outputs from which the helper samples. None for no layer.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -349,7 +348,7 @@ class BasicDecoder(CellDecoder):
 
     @property
     def output_dtype(self) -> BasicDecoderOutput:
-        """The dtypes of outputs and ids; the cell's outputs have the state's dtype."""
+        """The dtypes of outputs and ids, for outputs in the dtype of the state."""
         types = self._output_types
         sizes = self._rnn_output_size()
         if jax.tree.structure(types) == jax.tree.structure(sizes):

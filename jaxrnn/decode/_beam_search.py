@@ -1,4 +1,4 @@
-"""The beam search on which `decode.beam_search` and contrib's decoder stand."""
+"""The beam search that `decode.beam_search` and `contrib.BeamSearchDecoder` share."""
 
 from typing import Any, NamedTuple
 
@@ -23,7 +23,7 @@ class BeamSearchDecoderState(NamedTuple):
         finished: bool `[batch, beam]`, whether each beam is finished.
         lengths: int32 `[batch, beam]`, the number of ids, including the end token.
         accumulated_attention_probs: `[batch, beam, memory_time]`, the sum of the
-            alignments; `()` without a coverage penalty.
+            alignments of all steps, or `()` without a coverage penalty.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoderState`.
     """
@@ -56,23 +56,24 @@ class BeamSearchDecoderOutput(NamedTuple):
 class BeamSearch(CellDecoder):
     """Extends the best beams of each example by one id per step.
 
-    A subclass checks the arguments under its own names, defines `_impossible`, and
-    builds its results in `finalize`. The cell runs on `batch * beam` rows.
+    A subclass checks its arguments, defines `_impossible`, and builds its results in
+    `finalize`. The cell runs on `batch * beam` rows.
 
     Args:
         cell: See `BeamSearchDecoder`.
-        embed: `embed(ids)` for ids `[batch, beam]`.
+        embed: `embed(ids)` returns the inputs for ids `[batch, beam]`.
         start_ids: The ids for the first step, int32 `[batch]`.
         eos_id: The id that ends a beam, an integer scalar.
         initial_state: The cell's state for `batch * beam` rows.
         num_beams: The number of beams.
-        project: Returns logits `[batch, beam, vocab]`; None for the cell's outputs.
+        project: Maps the cell's outputs to logits `[batch, beam, vocab]`. None if the
+            cell outputs logits.
         score: See `_beams.extended`.
-        coverage_penalty: The factor of the coverage penalty; None for no coverage.
+        coverage_penalty: The factor of the coverage penalty; None for no penalty.
     """
 
     _impossible: Any
-    """The log-probability of all ids but `eos_id` in a finished beam."""
+    """The log-probability of each id except `eos_id` in a finished beam."""
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class BeamSearch(CellDecoder):
 
     @property
     def output_size(self) -> BeamSearchDecoderOutput:
-        """The output sizes; each output has one number per beam."""
+        """The size of each output, `[beam]`."""
         size = TensorShape(self._start_ids.shape[1:])
         return BeamSearchDecoderOutput(size, size, size)
 
@@ -112,8 +113,8 @@ class BeamSearch(CellDecoder):
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
         """Returns `(finished, inputs, state)` before the first step.
 
-        Only the first beam of each row is active, because equal beams would choose the
-        same ids at every step.
+        At first, only beam 0 of each row is active, because equal beams would choose
+        the same ids at every step.
         """
         cell_state = self._split(call_start(self._cell, self._initial_state))
         state = BeamSearchDecoderState(
@@ -155,7 +156,7 @@ class BeamSearch(CellDecoder):
         return emit, next_state, next_inputs, self._finished(next_state)
 
     def _finished(self, state: BeamSearchDecoderState) -> Array:
-        """The beams that `dynamic_decode` does not wait for, `[batch, beam]`."""
+        """Which beams are finished, `[batch, beam]`. Decoding ends if all are True."""
         return state.finished
 
     def _covered(
@@ -167,7 +168,7 @@ class BeamSearch(CellDecoder):
         alive = (~state.finished).astype(self._dtype)[..., None]
         added = self._alignments(self._split(cell_state)) * alive
         coverage = state.accumulated_attention_probs + added
-        # An entry that has never received attention is treated as padding.
+        # Treat an entry that has never received attention as padding.
         covered = jnp.where(coverage == 0, 1, jnp.minimum(coverage, 1))
         sums = jnp.sum(jnp.log(covered), axis=-1, keepdims=True) * (1 - alive)
         return coverage, sums * jnp.asarray(self._coverage_penalty, self._dtype)
@@ -178,7 +179,7 @@ class BeamSearch(CellDecoder):
         if isinstance(cell_state, tuple | list):
             parts += cell_state
         found = [part.alignments for part in parts if hasattr(part, "alignments")]
-        must = "be 0 for a cell whose state has no `alignments`"
+        must = "be 0, because the state of the cell has no attribute `alignments`"
         weight = self._coverage_penalty
         expect(found, "coverage_penalty_weight", must, weight)
         means = [sum(each) / len(each) for each in map(jax.tree.leaves, found)]

@@ -35,29 +35,30 @@ class BeamSearchDecoder(BeamSearch):
     """Beam search, which extends the `beam_width` best sequences of each row.
 
     The score of a sequence is its log-probability divided by
-    `((5 + length) / 6) ** length_penalty_weight`. The length excludes the end token in
-    the step that ends the sequence, and includes it in later steps. The score of a
-    finished sequence also includes
+    `((5 + length) / 6) ** length_penalty_weight`. As in TensorFlow, the length includes
+    the end token only in the steps after the step that ends the sequence. With a
+    coverage penalty, the score of a finished sequence is increased by
     `coverage_penalty_weight * sum(log(min(coverage, 1)))`, where coverage is the sum of
-    the alignments.
+    the alignments of all steps.
 
-    This decoder and `jaxrnn.decode.beam_search` run the same search. They differ in the
-    length used for scores, in the coverage penalty, in the score of beams without a
-    sequence, and in the results.
+    `jaxrnn.decode.beam_search` runs the same search. Its lengths always include the end
+    token, it has no coverage penalty, and it returns a `Decoded`.
 
-    This decoder differs from TensorFlow's decoder in dtypes and in the order of beams.
-    Lengths are int32, and scores and penalties are float32, or float64 if the state or
-    the inputs contain float64. Penalties may reorder the beams of a row after all of
-    the row's beams have finished. In this case, `predicted_ids` are in the final order,
-    like the scores, whereas TensorFlow keeps the earlier order. A beam whose logits are
-    all -inf has the score -inf, whereas in TensorFlow the score is NaN.
+    Differences from TensorFlow:
+
+    - Lengths are int32. Scores and penalties are float32, or float64 if the state or
+      the inputs contain float64.
+    - The penalties may reorder the beams of a row after all of them have finished. In
+      this case, `predicted_ids` follow the final order, like the scores. TensorFlow
+      keeps the earlier order.
+    - A beam whose logits are all -inf has the score -inf instead of NaN.
 
     Args:
         cell: A bound cell, or any object that implements the RNNCell protocol. The cell
-            runs on `batch * beam` rows. A coverage penalty requires an attribute
-            `alignments` of the state or, if the state is a tuple, of one of its
-            entries. This attribute must be an array `[batch * beam, memory_time]` or a
-            tuple of such arrays, as in the state of an `AttentionWrapper`.
+            runs on `batch * beam` rows. A coverage penalty requires that the state, or
+            an entry of the state if it is a tuple, has an attribute `alignments`: an
+            array `[batch * beam, memory_time]` or a tuple of such arrays. The state of
+            an `AttentionWrapper` has this attribute.
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
             ids `[batch, beam]`.
         start_tokens: Integers `[batch]`, the ids for the first step.
@@ -68,19 +69,19 @@ class BeamSearchDecoder(BeamSearch):
         output_layer: A function of the cell's outputs `[batch, beam, ...]` that returns
             logits `[batch, beam, vocab]`; None if the outputs are logits.
         length_penalty_weight: The exponent of the length penalty, a number or a scalar
-            array; may be traced. 0 for no penalty.
+            array, which may be traced. 0 for no penalty.
         coverage_penalty_weight: The factor of the coverage penalty, a number or a
-            scalar array; may be traced. 0 for no penalty.
-        reorder_tensor_arrays: Whether to convert TensorArrays in the final state, with
-            elements `[batch * beam, ...]`, to arrays `[time, batch * beam, ...]` that
-            hold the values along each beam's path.
+            scalar array, which may be traced. 0 for no penalty.
+        reorder_tensor_arrays: Whether TensorArrays in the final state, with elements
+            `[batch * beam, ...]`, become arrays `[time, batch * beam, ...]` that hold
+            the values of each beam and its earlier parents.
 
     Raises:
         TypeError: If an argument has the wrong type.
         ValueError: If `start_tokens` is not a vector, `end_token` is not a scalar, a
             number is out of range, or a leaf of the state does not have `batch * beam`
-            rows; if there is a coverage penalty and the state has no alignments; in a
-            step, if the number of logits exceeds the number of rows in the table.
+            rows. If there is a coverage penalty, but the state has no `alignments`. In
+            a step, if there are more logits than rows in the table.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoder`; arXiv:1609.08144.
     """
@@ -121,21 +122,23 @@ class BeamSearchDecoder(BeamSearch):
         check_rows_of_state(self._initial_state, rows, why, fix)
 
     _impossible = property(lambda self: float(jnp.finfo(self._dtype).min))
-    # Each step reorders the beams together with their `finished` flags.
+    # Each step moves beams to other places, so only its own `finished` flags match
+    # them.
     tracks_own_finished = property(lambda self: True)
 
     def finalize(
         self, outputs: PyTree, final_state: PyTree, sequence_lengths: Array
     ) -> tuple[PyTree, PyTree]:
-        """Builds the sequences with `gather_tree`."""
+        """Traces the ids of each beam, and reorders TensorArrays in the state."""
         parents = outputs.parent_ids
-        # Trace beams back from the last step, because finished ones may be reordered.
+        # Trace all beams back from the last step, because finished beams may be
+        # reordered.
         steps = jnp.max(sequence_lengths, axis=1, initial=0)
         steps = jnp.full_like(steps, jnp.max(steps, initial=0))
         sequences = gather_tree(outputs.predicted_ids, parents, steps, self._eos_id)
 
         def reordered(leaf: PyTree) -> PyTree:
-            """Converts a TensorArray to an array of each final beam's own entries."""
+            """Converts a TensorArray to an array of each final beam's values."""
             shape = tuple(getattr(leaf, "element_shape", None) or ())
             rows = self._start_ids.shape
             if shape[:1] != (rows[0] * rows[1],) and shape[:2] != rows:
@@ -153,14 +156,13 @@ class BeamSearchDecoder(BeamSearch):
 def tile_batch(t: PyTree, multiplier: int, name: str | None = None) -> PyTree:
     """Repeats each row `multiplier` times; the copies of a row are adjacent.
 
-    Apply `tile_batch` to the initial state of a `BeamSearchDecoder`. The beams of a row
-    share the memory in the state of an `AttentionWrapper`, so the memory is not
-    repeated.
+    Apply `tile_batch` to the initial state of a `BeamSearchDecoder`. The memory in the
+    state of an `AttentionWrapper` is not repeated, because all beams of a row share it.
 
     Args:
-        t: A nest of arrays `[batch, ...]`. Scalars stay unchanged, whereas TensorFlow
-            raises an error. TensorArrays must be empty; elements that are written later
-            must have `batch * multiplier` rows.
+        t: A nest of arrays `[batch, ...]`. Scalars stay unchanged; TensorFlow raises an
+            error. TensorArrays must be empty. Elements that are written later must have
+            `batch * multiplier` rows.
         multiplier: The number of beams, an int, at most 65,536.
         name: Accepted for compatibility with TensorFlow.
 
@@ -182,15 +184,14 @@ def gather_tree(
     max_sequence_lengths: ArrayLike,
     end_token: ArrayLike,
 ) -> Array:
-    """The ids along the path of each final beam.
+    """Traces each final beam back through its parents and returns the ids on the way.
 
     Args:
-        step_ids: Integers `[time, batch, beam]`, each beam's token at each step.
+        step_ids: Integers `[time, batch, beam]`, the id of each beam at each step.
         parent_ids: Integers `[time, batch, beam]` in `[0, beam)`: for each beam, the
             index of its parent beam in the previous step. On CPUs, TensorFlow raises an
             error for other values.
-        max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam,
-            where the paths of the row end.
+        max_sequence_lengths: Integers `[batch]`, the length of each row's longest beam.
         end_token: The id that ends a sequence.
 
     Returns:
@@ -216,18 +217,17 @@ def gather_tree(
 def gather_tree_from_array(
     t: Array, parent_ids: Array, max_sequence_lengths: Array, lengths: Array
 ) -> Array:
-    """The values that steps wrote along the path of each final beam.
+    """Traces each final beam back through its parents and returns the written values.
 
-    A step writes values in the order of the beams before the step. TensorFlow reads the
-    values in the order of the beams after the step and therefore returns values of
-    other beams.
+    A step writes values in the order of the beams before the step. TensorFlow reads
+    them in the order after the step, and therefore returns values of other beams.
 
     Args:
         t: `[time, batch * beam, ...]` or `[time, batch, beam, ...]`.
         parent_ids: See `gather_tree`.
         max_sequence_lengths: See `gather_tree`.
-        lengths: `[batch, beam]`, the lengths of the final beams; values beyond them are
-            not reordered.
+        lengths: `[batch, beam]`, the lengths of the final beams. Values past a beam's
+            length are not reordered.
     """
     shape = parent_ids.shape
     time = shape[0]

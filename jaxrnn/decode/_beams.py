@@ -1,9 +1,9 @@
-"""Beams: the best sequences of each example, which a beam search extends step by step.
+"""Functions on beams, the best sequences of each example in a beam search.
 
-Beams are adjacent rows: `tile_beams` repeats the rows of a state or a memory,
-`extended` chooses the best extensions, `penalized` computes their scores, `reordered`
-gives each beam the state of its parent, and `ids_along_paths` traces the final beams
-back.
+The beams of an example are adjacent rows of all arrays. `tile_beams` repeats the rows
+of a state or a memory. In each step, `extended` chooses the best extensions,
+`penalized` computes their scores, and `reordered` gives each beam the state of its
+parent. At the end, `ids_along_paths` traces the final beams back.
 """
 
 from collections.abc import Callable
@@ -22,8 +22,8 @@ from .._base.typing import Array, ArrayLike, AxisSize, DType, PyTree
 from .._run.tensor_array.tensor_array import TensorArray
 from . import _ids
 
-# The beams of an example are chosen from width * vocab candidates with int32 indices. A
-# larger width would overflow these indices for a vocabulary of 32,768 ids.
+# A step indexes `beams * vocab` candidates with int32. More beams would overflow these
+# indices for a vocabulary of 32,768 ids.
 MAX_BEAMS = 2**16
 
 NO_PENALTY = "For no penalty, pass 0."
@@ -56,13 +56,13 @@ class Beams(NamedTuple):
 
 
 def first_beams(start_ids: Array, dtype: DType) -> Beams:
-    """The beams before the first step, for the start ids of all beams.
+    """The beams before the first step, for start ids `[batch, beam]`.
 
-    Only the first beam of each example is active, because equal beams would choose the
-    same ids at every step.
+    Only beam 0 of each example is active, because equal beams would choose the same ids
+    at every step.
     """
     zeros = jnp.zeros_like(start_ids, jnp.int32)
-    # The sum has the sharding of the ids, which a broadcast would not have.
+    # Add zeros, so that the result has the sharding of the ids.
     is_first = zeros + jnp.arange(start_ids.shape[1], dtype=jnp.int32)[None] == 0
     log_probs = jnp.where(is_first, 0.0, -jnp.inf).astype(dtype)
     return Beams(log_probs, ~is_first, zeros)
@@ -84,10 +84,10 @@ def extended(
         beams: The beams before the step.
         logits: The logits of the next ids, `[batch, beam, vocab]`.
         eos_id: The id that ends a beam.
-        impossible: The log-probability of all ids but `eos_id` in a finished beam.
+        impossible: The log-probability of each id except `eos_id` in a finished beam.
         score: `score(log_probs, lengths, ends)` returns the scores of all candidates,
-            `[batch, beam, vocab]`: lengths `[batch, beam, 1]` count `eos_id`, and
-            `ends` is true where a candidate ends its beam in this step.
+            `[batch, beam, vocab]`. The lengths `[batch, beam, 1]` include `eos_id`, and
+            `ends` is True where a candidate ends its beam in this step.
 
     Returns:
         `(beams, scores, parents, ids)`, with the best beam first. Each array is
@@ -119,10 +119,10 @@ def extended(
 def tile_beams(tree: PyTree, num_beams: int) -> PyTree:
     """Repeats each row `num_beams` times, for beam search.
 
-    Apply `tile_beams` to memories that a cell, `embed` or `project` closes over. In
-    beam search, all arrays have `batch * num_beams` rows, with the beams of an example
-    in adjacent rows. Beam search does not repeat a memory in the state of a
-    `jaxrnn.contrib.AttentionWrapper`; the beams of an example share this memory.
+    Apply `tile_beams` to memories that a cell, `embed` or `project` closes over,
+    because beam search runs them on `batch * num_beams` rows. The beams of an example
+    are adjacent rows. You need not repeat the memory in the state of a
+    `jaxrnn.contrib.AttentionWrapper`, because the beams of an example share it.
 
     Args:
         tree: A nest of arrays `[batch, ...]`; scalars remain unchanged.
@@ -176,14 +176,14 @@ def tile(name: str, tree: PyTree, width: int) -> PyTree:
 
 
 def is_shared(x: object) -> bool:
-    """Whether `x` is a TensorArray or a read-only part, which all rows share."""
+    """Whether `x` is a TensorArray or a read-only part of a state, e.g. a memory."""
     return is_read_only(x) or is_tensor_array(x)
 
 
 def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
     """Applies `fn` to each leaf that has a batch axis.
 
-    Scalars, TensorArrays and read-only parts remain unchanged.
+    Scalars, TensorArrays and read-only parts such as a memory remain unchanged.
     """
 
     def of_rows(leaf: PyTree) -> PyTree:
@@ -193,7 +193,7 @@ def map_rows(fn: Callable[[Array], Array], tree: PyTree) -> PyTree:
 
 
 def repeated(x: Array, width: int) -> Array:
-    """Repeats each row `width` times; unlike `jnp.repeat`, this works on any mesh."""
+    """Repeats each row `width` times. Unlike `jnp.repeat`, this works on any mesh."""
     rows, *rest = x.shape
     wide = jnp.broadcast_to(jnp.expand_dims(x, 1), (rows, width, *rest))
     return wide.reshape(rows * width, *rest)
@@ -204,7 +204,7 @@ def reordered(state: PyTree, parents: Array) -> PyTree:
     batch, width = parents.shape
 
     def reorder(x: Array) -> Array:
-        # Index within each example, so that no device reads rows from another device.
+        # Index within each example, so that devices need not exchange rows.
         beams = x.reshape(batch, width, *x.shape[1:])
         return jax.vmap(lambda x, places: x[places])(beams, parents).reshape(x.shape)
 
@@ -214,14 +214,14 @@ def reordered(state: PyTree, parents: Array) -> PyTree:
 def penalized(
     log_probs: Array, lengths: Array, length_penalty: ArrayLike, form: LengthPenalty
 ) -> Array:
-    """Log-probabilities with the length penalty; -inf for a beam without a sequence."""
+    """Divides log-probabilities by the length penalty; -inf stays -inf."""
     count = lengths.astype(log_probs.dtype)
-    # A beam has no ids if there are no steps.
+    # Without steps, the length is 0. Then do not divide by 0.
     base = (5 + count) / 6 if form == "gnmt" else jnp.maximum(count, 1)
     factor = base ** jnp.asarray(length_penalty, log_probs.dtype)
     exists = ~_ids.is_minus_infinity(log_probs)
-    # Do not divide infinity, because the derivative with respect to the penalty would
-    # be NaN or infinite.
+    # Do not divide -inf, because the derivative with respect to the penalty would be
+    # NaN or infinite.
     return jnp.where(exists, jnp.where(exists, log_probs, 0) / factor, -jnp.inf)
 
 
@@ -243,7 +243,7 @@ def merge_beams(tree: PyTree) -> PyTree:
 def ids_along_paths(
     ids: Array, parents: Array, lengths: Array, eos_id: ArrayLike
 ) -> Array:
-    """The ids along the path of each final beam; see `gather_tree`."""
+    """Traces each final beam back and returns its ids; see `gather_tree`."""
     inside = places_of(ids.shape)[0] < lengths[None, :, None]
     found = along_paths(jnp.where(inside, ids, eos_id), parents, inside)
     ended = jnp.cumsum((found == eos_id).astype(jnp.int32), axis=0) > 0
@@ -266,15 +266,18 @@ def to_time(rows: Array, time: AxisSize) -> Array:
 
 @jax.jit
 def trace_back(ids: Array, offsets: Array) -> Array:
-    """Traces the ids of each final beam, `[time, batch, beam]`."""
+    """Follows each final beam from the last step to the first and reads its ids.
+
+    A beam's parent has the index of the beam plus the beam's entry in `offsets`.
+    """
 
     def back(places: Array, step: tuple[Array, Array]) -> tuple[Array, Array]:
         ids, offsets = step
         return places + pick(offsets, places), pick(ids, places)
 
     own = jnp.arange(ids.shape[-1], dtype=jnp.int32)
-    # In `shard_map`, zeros that are derived from the offsets vary over the same mesh
-    # axes as the offsets.
+    # Derive the zeros from the offsets, so that `shard_map` accepts them as the carry:
+    # both then vary over the same mesh axes.
     zeros = jnp.sum(jnp.zeros_like(offsets), axis=0, dtype=jnp.int32)
     last = zeros + own[None]
     return jax.lax.scan(back, last, (ids, offsets), reverse=True)[1]

@@ -1,7 +1,4 @@
-"""`Decoder`, the protocol of all decoders, and `dynamic_decode`, which runs one.
-
-`dynamic_decode` runs the loop of `raw_rnn`.
-"""
+"""`Decoder`, the base class of decoders, and `dynamic_decode`, which runs a decoder."""
 
 import abc
 import copy
@@ -42,12 +39,11 @@ class Decoder(abc.ABC):
         batch_size: The number of rows to decode.
         output_size: The sizes of a step's outputs, a nest without the batch axis.
         output_dtype: The dtypes of a step's outputs, in the structure of `output_size`.
-        tracks_own_finished: Whether `finished` from a step replaces the earlier flags.
-            By default, a finished row stays finished. A decoder that reorders its rows,
-            e.g. a beam search, keeps its own flags.
-        longest: The maximum number of steps if it is known, e.g. from given inputs;
-            otherwise None. Under jit, a decoder with a known `longest` needs no
-            `maximum_iterations`.
+        tracks_own_finished: Whether the flags `finished` of a step replace the earlier
+            flags. By default, they are combined, so a finished row stays finished. True
+            is for decoders that reorder their rows, e.g. beam search.
+        longest: The maximum number of steps, e.g. the number of given inputs, or None
+            if unknown. If it is known, you can omit `maximum_iterations` under jit.
 
     Source: `tf.contrib.seq2seq.Decoder`.
     """
@@ -59,7 +55,7 @@ class Decoder(abc.ABC):
     tracks_own_finished = property(lambda self: False)
     longest = property(lambda self: None)
     _cell: Any = None
-    """The cell of the steps; `dynamic_decode` lays it out on devices."""
+    """The cell, if there is one; `dynamic_decode` places its arrays on devices."""
 
     @abc.abstractmethod
     def initialize(self, name: str | None = None) -> tuple[Array, PyTree, PyTree]:
@@ -116,7 +112,7 @@ class CellDecoder(Decoder):
 
 
 def as_function(name: str, function: Callable | None) -> Callable:
-    """Checks a function and returns it; None stands for the identity."""
+    """Checks a function and returns it; converts None to the identity."""
     if function is None:
         return lambda x: x
     return arguments.check_function(name, function)
@@ -135,42 +131,41 @@ def dynamic_decode(
 ) -> tuple[PyTree, PyTree, Array]:
     """Calls `decoder.initialize()`, then `decoder.step` until all rows are finished.
 
-    Outside jit, the loop is a Python loop, and the outputs contain only the steps that
+    Outside jit, steps run in a Python loop, and the outputs contain only the steps that
     ran. Under jit, the loop is compiled, and the outputs have the maximum number of
-    steps, with zeros after the last step that ran. Both loops can be differentiated, as
-    in `raw_rnn`.
+    steps, with zeros after the last step that ran. Both loops support gradients.
 
     In `jax.shard_map` over the mesh axis "data", the loop on each device ends when all
-    of the device's own rows are finished. Begin the mapped function with
-    `params = jax.lax.pcast(params, "data", to="varying")`. Otherwise, a gradient raises
-    an error about the type of a cotangent.
+    of the device's own rows are finished. To compute gradients, begin the mapped
+    function with `params = jax.lax.pcast(params, "data", to="varying")`. Without this
+    line, JAX raises an error about the type of a cotangent.
 
     Args:
         decoder: A `Decoder`.
         output_time_major: Whether time is the first axis of the outputs.
         impute_finished: Whether finished rows emit zeros and keep their state. If
-            False, finished rows continue to run. Unless the decoder tracks its own
-            finished rows, the later outputs and states of these rows have no meaning.
+            False, finished rows continue to run; ignore their later outputs and states.
+            A decoder that tracks its own finished rows, such as `BeamSearchDecoder`,
+            requires False, and its later outputs are valid.
         maximum_iterations: The maximum number of steps: an int, an integer scalar array
-            or, under `jax.export`, a symbolic size. A decoder that reads its inputs
-            from an array, e.g. with `TrainingHelper`, runs at most as many steps as the
-            array holds.
+            or, under `jax.export`, a symbolic size. A decoder that reads given inputs,
+            e.g. with `TrainingHelper`, runs at most as many steps as the inputs have.
         parallel_iterations: Accepted for compatibility with TensorFlow; steps run one
             after another.
         swap_memory: Controls which values of each step a compiled loop stores for the
             backward pass, as in `raw_rnn`.
         scope: The name of the loop in profiles; "decoder" by default.
-        max_time: A static or symbolic bound on the number of steps. Under jit, the
-            smallest of the bounds that are not traced sets the size of the outputs, and
-            `max_time` is required unless `maximum_iterations` is known at compile time,
-            or the decoder reads its inputs from an array.
+        max_time: A second maximum number of steps, an int or a symbolic size. Pass
+            `max_time` under jit if `maximum_iterations` is traced or missing, unless
+            the decoder reads given inputs. The outputs have as many steps as the
+            smallest maximum that is not traced.
 
     Returns:
-        `(final_outputs, final_state, final_sequence_lengths)`: the outputs of all
+        `(final_outputs, final_state, final_sequence_lengths)`. The outputs contain all
         steps, each leaf `[batch, time, ...]` (`[time, batch, ...]` if
-        `output_time_major`); the state after the last step; and the number of steps
-        until each row finished, int32. The decoder's `finalize` may change the outputs
-        and the state.
+        `output_time_major`). The state is the state after the last step. The lengths,
+        int32, are the number of steps until each row finished. A decoder's `finalize`
+        may change the outputs and the state.
 
     Raises:
         TypeError: If `decoder` is not a `Decoder`, another argument has the wrong type,
@@ -181,8 +176,9 @@ def dynamic_decode(
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.
     """
-    # Check the arguments. Find `steps`, the size of the outputs, and `end`, the step at
-    # which decoding ends, an int32 scalar. Without bounds, both are None.
+    # Check the arguments. `steps` is the number of steps in the outputs, and `end`, an
+    # int32 scalar, is the step at which decoding ends. Both are None if there is no
+    # maximum.
     _check_decoder(decoder, impute_finished)
     arguments.as_bool("output_time_major", output_time_major)
     as_unroll(parallel_iterations)
@@ -200,7 +196,7 @@ def dynamic_decode(
         last = math.clamped_to_int32(last)
         end = last if end is None else jnp.minimum(last, end)
     with jax.named_scope(as_scope(scope, "decoder")):
-        # Prepare the decoder's cell for a loop, and build the carry before step 0.
+        # Place the cell and the arrays on devices, and build the carry for step 0.
         finished, inputs, state = decoder.initialize()
         finished = _of_rows(decoder, finished)
         is_bool = finished.dtype == bool
@@ -274,7 +270,7 @@ def _check_decoder(decoder: Decoder, impute_finished: bool) -> None:
     fix = "For example, pass a `BasicDecoder`."
     arguments.check_instance("decoder", decoder, Decoder, "a Decoder", fix)
     impute = arguments.as_bool("impute_finished", impute_finished)
-    must = "be False for a decoder that tracks its own finished rows"
+    must = "be False, because the decoder tracks its own finished rows"
     is_allowed = not (impute and decoder.tracks_own_finished)
     expect(is_allowed, "impute_finished", must, impute)
 
@@ -286,18 +282,18 @@ def _with_cell(decoder: Decoder, cell: object) -> Decoder:
 
 
 def _of_rows(decoder: Decoder, finished: ArrayLike) -> Array:
-    """`finished` for each row; a scalar is broadcast to all rows."""
+    """Converts `finished` to an array `[batch]`; broadcasts a scalar to all rows."""
     array = as_arrays("finished", finished)
     return array if array.ndim else jnp.broadcast_to(array, decoder.batch_size)
 
 
 def _ended(finished: Array, time: Any, end: Any) -> Array:
-    """Marks all rows as finished at `end`; reaching `end` is not an error."""
+    """Marks all rows as finished from step `end` on."""
     return finished if end is None else finished | (time >= end)
 
 
 def _as_divided_rows(tree: PyTree, rows: int) -> PyTree:
-    """Shards the arrays over devices like the first array whose rows are divided.
+    """If an array's rows are sharded over devices, shards all arrays in the same way.
 
     Args:
         tree: The arrays, each leaf `[rows, ...]` or without rows.

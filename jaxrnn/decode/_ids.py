@@ -1,7 +1,7 @@
 """Ids of a vocabulary: their checks, embeddings, probabilities and draws.
 
-Inside the decoders, `embed` maps ids to inputs, and `project` maps a cell's outputs to
-logits; `contrib` calls them `embedding` and `output_layer`.
+In this folder, `embed` maps ids to inputs, and `project` maps a cell's outputs to
+logits. In `contrib`, the same functions are called `embedding` and `output_layer`.
 """
 
 import math
@@ -66,7 +66,7 @@ def as_logits(
     """
     is_floating = is_array(outputs) and jnp.issubdtype(outputs.dtype, jnp.floating)
     must = f"be floating-point {[*rows, Verbatim('vocab')]}"
-    fix = "They are the result of `project` or `output_layer`, or the cell's output."
+    fix = "Check the result of `project` or `output_layer`, or else the cell's output."
     expect(is_floating, "logits", must, outputs, fix, error=TypeError)
     check_shape("logits", outputs, (*rows, None), must, fix)
     if isinstance(embed, Table):
@@ -80,9 +80,10 @@ def as_logits(
 def as_ids(
     name: str, ids: ArrayLike, what: str, *shapes: tuple[int | None, ...]
 ) -> Array:
-    """Checks ids, which `what` describes, and converts them to int32.
+    """Checks ids and converts them to int32.
 
-    Ids beyond int32 are clamped, so they stay outside any vocabulary.
+    Ids that do not fit int32 are clamped, so they stay outside of any vocabulary.
+    `what` describes valid ids in messages.
 
     Raises:
         TypeError: If the ids are not integers.
@@ -95,7 +96,8 @@ def as_ids(
 def as_start_ids(name: str, start_ids: ArrayLike) -> Array:
     """Converts the start ids to int32 `[batch]`.
 
-    Traced ids beyond int32 are clamped.
+    Traced ids that do not fit int32 are clamped, because their values cannot be
+    checked.
 
     Raises:
         TypeError: If the ids are not integers.
@@ -127,7 +129,7 @@ def as_number(
 ) -> ArrayLike:
     """Checks a finite number or array scalar in `(low, high]` and returns it.
 
-    The range of a traced value is not checked.
+    A traced value is returned without a check of the range.
 
     Raises:
         TypeError: If the value is not a real number.
@@ -149,7 +151,7 @@ def as_number(
 
 
 def score_dtype(tree: PyTree) -> DType:
-    """The dtype of scores: float64 if an array is float64, otherwise float32."""
+    """The dtype of scores: float64 if any array in `tree` is float64, else float32."""
     is_wide = any(leaf.dtype == jnp.float64 for leaf in jax.tree.leaves(tree))
     return jnp.dtype(jnp.float64 if is_wide else jnp.float32)
 
@@ -157,19 +159,19 @@ def score_dtype(tree: PyTree) -> DType:
 def log_softmax(logits: Array) -> Array:
     """`jax.nn.log_softmax` over the last axis, but -inf where all logits are -inf.
 
-    For such logits, `jax.nn.log_softmax` and its derivative are NaN.
+    If all logits are -inf, `jax.nn.log_softmax` and its derivative are NaN.
     """
     logits, possible = without_dead_ends(logits)
     return jnp.where(possible, jax.nn.log_softmax(logits, axis=-1), -jnp.inf)
 
 
 def is_minus_infinity(x: Array) -> Array:
-    """`jnp.isneginf(x)`, but without infinity, which `jax_debug_infs` would report."""
+    """`jnp.isneginf(x)`, but passes under `jax_debug_infs`, because it uses no inf."""
     return x < jnp.finfo(x.dtype).min
 
 
 def without_dead_ends(logits: Array) -> tuple[Array, Array]:
-    """Replaces logits with 0 where all logits along the last axis are -inf.
+    """Replaces the logits of a row with 0 if all of them are -inf.
 
     Returns:
         The logits, and whether any id is possible, bool `[..., 1]`.
@@ -179,7 +181,7 @@ def without_dead_ends(logits: Array) -> tuple[Array, Array]:
 
 
 def most_likely(logits: Array, time: Array | None = None) -> Array:
-    """The most likely ids, int32; the lowest of equally likely ones."""
+    """The most likely id of each row, int32, or the lowest of several such ids."""
     return jnp.argmax(logits, axis=-1).astype(jnp.int32)
 
 
@@ -199,7 +201,8 @@ def seeded(key: Key, name: str, seed: int | None) -> Key:
 def uniform(key: Key, like: PyTree, rows: int, time: Array) -> Array:
     """Uniform numbers `[rows]`, drawn with `fold_in(key, time)`.
 
-    If `shard_map` divides the rows of `like`, each device draws from its own key.
+    If `shard_map` divides the rows of the arrays in `like`, each device uses its own
+    key.
     """
     key = jax.random.fold_in(key_of_device(key, like), time)
     return jax.random.uniform(key, (rows,), jnp.float32)
@@ -224,13 +227,13 @@ def draw(
         top_p: As in `sample`.
     """
     logits = logits.astype(score_dtype(logits))
-    # If no id is possible, any id may be drawn.
+    # If no id is possible, draw any id instead of computing NaN.
     logits, _ = without_dead_ends(jax.lax.stop_gradient(logits))
     dtype = logits.dtype
     key = jax.random.fold_in(key_of_device(key, logits), time)
     noise = jax.random.gumbel(key, logits.shape, dtype)
-    # Subtract the maximum, so that the largest logit is 0 at any temperature. If the
-    # temperature is small, the other logits may become -inf, but not inf or NaN.
+    # Subtract the maximum, so that a small temperature cannot make logits inf or NaN.
+    # The largest logit is 0, and others may become -inf.
     best = jnp.max(logits, axis=1, keepdims=True)
     temperature = jnp.maximum(jnp.asarray(temperature, dtype), jnp.finfo(dtype).tiny)
     logits = (logits - best) / temperature
@@ -238,8 +241,8 @@ def draw(
         return most_likely(logits + noise)
     vocab = logits.shape[1]
     logits, ids = jax.lax.top_k(logits, min(top_k or vocab, vocab))
-    # The noise belongs to the ids, not to their ranks, so a `top_k` that includes all
-    # ids draws the same ids as `top_k=None`.
+    # Reorder the noise with the ids, so that a `top_k` of all ids draws the same ids as
+    # `top_k=None`.
     drawn = logits + jnp.take_along_axis(noise, ids, axis=1)
     if top_p is not None:
         in_nucleus = _in_nucleus(logits, jnp.asarray(top_p, dtype))
@@ -251,11 +254,11 @@ def draw(
 def _in_nucleus(logits: Array, top_p: Array) -> Array:
     """Whether each id is in the nucleus, for logits in descending order.
 
-    An id belongs to the nucleus if the total probability of all earlier ids is below
-    `top_p`.
+    The nucleus contains each id for which the total probability of all more likely ids
+    is below `top_p`.
     """
     mass = jnp.cumsum(jax.nn.softmax(logits, axis=1), axis=1)
     before = jnp.pad(mass[:, :-1], ((0, 0), (1, 0)))
-    # The cumulative probability may round to 1 before the last id, so a `top_p` of 1 is
-    # handled separately.
+    # Handle a `top_p` of 1 separately, because the cumulative probability may round to
+    # 1 before the last id.
     return (before < top_p) | (top_p >= 1)

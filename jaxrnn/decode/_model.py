@@ -1,4 +1,4 @@
-"""`Model`, which all decoders run, and ensembles of models."""
+"""`Model`, the network that `greedy`, `beam_search` etc. run, and `ensemble`."""
 
 import dataclasses
 import math
@@ -29,27 +29,30 @@ from ._ids import Embed, Project
 class Model:
     """A network that predicts the next id of each row, and how the rows start and end.
 
-    A model is a pytree: pass it to `jax.jit`, `jax.vmap` and `jax.tree.map`. Its leaves
-    are the arrays of the cell, the initial state and the start ids, and those of
-    `embed` and `project` if they are pytrees, such as
-    `jax.tree_util.Partial(function, table)` or a module of Flax nnx. Other functions
-    and `eos_id` are static: a program is compiled again for another function, and reads
-    the arrays that a function closes over as constants. To make a function that closes
-    over traced arrays, make the model inside the transformed function. Start ids have
-    no gradient, so differentiate with respect to another field, and use
-    `dataclasses.replace` in the loss function.
+    A model is a pytree, so you can pass it to `jax.jit`, `jax.vmap` and `jax.tree.map`.
+    Its leaves are the arrays of the cell, the initial state and the start ids. If
+    `embed` or `project` is a pytree, such as `jax.tree_util.Partial(function, table)`
+    or a module of Flax nnx, its arrays are also leaves.
+
+    Other functions and `eos_id` are static under `jit`. Each new function is compiled
+    again, and arrays that a function closes over are constants. If a function closes
+    over traced arrays, create the model inside the transformed function.
+
+    A model cannot be the argument of `jax.grad`, because its start ids are integers.
+    Differentiate with respect to another field, and call `dataclasses.replace` in the
+    loss function.
 
     Attributes:
-        cell: A bound cell, or any object that implements the RNNCell protocol, which
-            must be a pytree to enter `jit`.
+        cell: A bound cell, or any object that implements the RNNCell protocol. To pass
+            the model to `jit`, the cell must be a pytree.
         embed: `embed(ids)`, which returns the cell's inputs for int32 ids `[batch]`: a
-            nest of arrays `[batch, ...]`. `ids` may hold `eos_id`. The model keeps a
-            function that is no pytree as a `jax.tree_util.Partial`.
+            nest of arrays `[batch, ...]`. `ids` may contain `eos_id`. A function that
+            is not a pytree is stored as a `jax.tree_util.Partial`.
         project: `project(output)`, which returns the logits `[batch, vocab]` for the
-            cell's output; kept like `embed`.
+            cell's output. Stored like `embed`.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         start_ids: The ids for the first step, integers `[batch]` below 2**31.
-        eos_id: The id that ends a row, an int; None if the vocabulary has no such id.
+        eos_id: The id that ends a row, an int, or None if no id ends a row.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -117,7 +120,7 @@ def _flatten(model: Model) -> tuple[list[tuple[Any, PyTree]], int | None]:
 
 
 def _unflatten(eos_id: int | None, fields: Iterable[PyTree]) -> Model:
-    """Makes a model without its checks, because JAX may pass other leaves."""
+    """Creates a model without checks, because JAX may pass other leaves than arrays."""
     model = object.__new__(Model)
     vars(model).update(zip(_LEAVES, fields, strict=True), eos_id=eos_id)
     return model
@@ -151,9 +154,9 @@ def ensemble(models: Sequence[Model]) -> Model:
     Returns:
         A `Model` whose inputs, states and outputs are tuples with one entry per model.
         `project` returns the logarithm of the mean of the models' probabilities, in
-        float32 or float64. A model whose logits in a row are all -inf has probability 0
-        for every id of the row. Under `jit`, the values of the models' start ids are
-        not compared; the ensemble uses those of the first model.
+        float32 or float64. If all of a model's logits in a row are -inf, the model adds
+        probability 0 for every id of the row. Under `jit`, the start ids of the first
+        model are used, because their values cannot be compared.
 
     Raises:
         TypeError: If `models` is not a list or tuple of models.
@@ -201,8 +204,8 @@ def _log_mean(logits: list[Array]) -> Array:
     dtype = _ids.score_dtype(logits)
     wide = jnp.stack([each.astype(dtype) for each in logits])
     log_probs = _ids.log_softmax(wide)
-    # If all models assign an id the probability 0, do not take the logarithm of this 0,
-    # because the derivative of the logarithm at 0 is infinite.
+    # Where all models assign the probability 0, do not compute log(0), because its
+    # derivative is infinite.
     exists = jnp.any(~_ids.is_minus_infinity(log_probs), axis=0)
     summed = jax.nn.logsumexp(jnp.where(exists[None], log_probs, 0), axis=0)
     return jnp.where(exists, summed - math.log(len(logits)), -jnp.inf)
@@ -235,7 +238,7 @@ class _Cells:
         return tuple(zero_state(cell, batch_size, dtype) for cell in self.cells)
 
     def start(self, state: PyTree) -> PyTree:
-        """Prepares the states that have read-only parts; see `RNNCell.start`."""
+        """Prepares states for a run, e.g. the keys of a memory; see `RNNCell.start`."""
         return tuple(map(call_start, self.cells, state))
 
     def at_step(self, t: Array) -> "_Cells":

@@ -31,13 +31,13 @@ class Decoded(NamedTuple):
     Beam search adds a second axis `beam`, with the best beam first.
 
     Attributes:
-        ids: The ids, int32 `[batch, max_length]`; past a row's length, `eos_id` or, if
-            that is None, -1.
-        scores: The log-probability of a row's ids up to its length, including
-            `eos_id`, `[batch]`. Beam search divides the log-probability by the length
-            penalty. -inf for a row that reached a step at which all logits are -inf.
-        lengths: The number of ids, including `eos_id`, int32 `[batch]`; `max_length`
-            for rows without `eos_id`; 0 for rows with score -inf.
+        ids: The ids, int32 `[batch, max_length]`. Past a row's length, the ids are
+            `eos_id`, or -1 if `eos_id` is None.
+        scores: The log-probability of each row's ids, including `eos_id`, `[batch]`.
+            Beam search divides the log-probability by the length penalty. The score is
+            -inf for a row that reached a step at which all logits are -inf.
+        lengths: The number of ids, including `eos_id`, int32 `[batch]`. The length is
+            `max_length` for rows without `eos_id`, and 0 for rows with score -inf.
     """
 
     ids: Array
@@ -50,14 +50,14 @@ def greedy(model: Model, max_length: int) -> Decoded:
     """Decodes greedily: chooses the most likely id at each step.
 
     If several ids are equally likely, the lowest id is chosen. The loop ends when all
-    rows are finished, at the latest after `max_length` steps. Scores are differentiable
-    with respect to the arrays in `embed`, `project`, the cell and the initial state,
-    with the ids held constant.
+    rows are finished, at the latest after `max_length` steps. You can differentiate the
+    scores with respect to the arrays in `embed`, `project`, the cell and the initial
+    state. The ids then count as constants.
 
     Args:
         model: The model.
-        max_length: The maximum number of ids in a row, an int, or symbolic under
-            `jax.export`.
+        max_length: The maximum number of ids in a row, an int or, under `jax.export`, a
+            symbolic size.
 
     Returns:
         `Decoded`: ids `[batch, max_length]`, scores `[batch]`, lengths `[batch]`.
@@ -88,30 +88,29 @@ def sample(
     """Decodes by sampling: draws ids at random, independently for each row.
 
     The loop ends when all rows are finished, at the latest after `max_length` steps. To
-    draw several samples per row, repeat the rows, which is faster than `jax.vmap` over
-    keys.
+    draw several samples per row, repeat the rows of the model. This is faster than
+    `jax.vmap` over keys.
 
     Args:
         model: The model.
-        max_length: The maximum number of ids in a row, an int, or symbolic under
-            `jax.export`.
+        max_length: The maximum number of ids in a row, an int or, under `jax.export`, a
+            symbolic size.
         key: A random key. Position t, counted from 0, uses `fold_in(key, t)`.
         temperature: The positive divisor of the logits, a number or an array scalar,
             which may be traced.
-        top_k: The number of most likely ids to draw from, an int; None or a number
-            above the vocabulary's size selects all ids. If ids are equally likely, the
-            lowest ids are selected.
+        top_k: Draws only from the `top_k` most likely ids, an int. By default, all ids
+            can be drawn. If several ids are equally likely, the lower ids come first.
         top_p: A probability in (0, 1], a number or an array scalar, which may be
             traced. Ids are drawn from the smallest set of most likely ids whose total
-            probability, after temperature and `top_k`, is at least `top_p`. None for
-            all ids.
+            probability, after temperature and `top_k`, is at least `top_p`. By default,
+            all ids can be drawn.
 
     Returns:
         `Decoded`: ids `[batch, max_length]`, scores `[batch]`, lengths `[batch]`.
         Scores are log-probabilities without temperature, `top_k` and `top_p`, in
         float32, or in float64 if the state or the inputs contain float64. A row that
         reaches a step at which all of its logits are -inf has score -inf and length 0.
-        If a traced `temperature` or `top_p` is NaN, so are the scores.
+        If a traced `temperature` or `top_p` is NaN, the scores are NaN.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -161,16 +160,15 @@ def beam_search(
         model: The model, with a state and start ids of `batch` rows. Its cell, `embed`
             and `project` run on `batch * beam` rows; apply `tile_beams` to memories
             that they read.
-        max_length: The maximum number of ids in a sequence, an int, or symbolic under
-            `jax.export`. The start id does not count.
+        max_length: The maximum number of ids in a sequence, without the start id: an
+            int or, under `jax.export`, a symbolic size.
         num_beams: The number of beams, an int, at most 65,536.
         length_penalty: The exponent of the length penalty, a number or an array scalar,
             which may be traced. Positive numbers favor long sequences. With the default
             of 0, scores are log-probabilities, as `score` returns them.
-        length_penalty_form: "power" divides by `n ** length_penalty`, as `generate` of
-            `transformers` does; it is the default, because the argument
-            `length_penalty` has its name from there. "gnmt" divides by
-            `((5 + n) / 6) ** length_penalty`, as TensorFlow and the paper do.
+        length_penalty_form: "power" divides by `n ** length_penalty`, like `generate`
+            of `transformers`. "gnmt" divides by `((5 + n) / 6) ** length_penalty`, like
+            TensorFlow and the paper.
 
     Returns:
         `Decoded`: ids `[batch, beam, max_length]`, scores `[batch, beam]`, lengths
@@ -202,29 +200,29 @@ def beam_search(
 
 @with_hints
 def score(model: Model, ids: ArrayLike) -> Array:
-    """The log-probability of each given sequence, up to and including its `eos_id`.
+    """Computes the log-probability of given sequences, up to the first `eos_id`.
+
+    The first `eos_id` counts. Later ids have no effect, so you can use `eos_id` as
+    padding. If a sequence has no `eos_id`, all of its ids count.
 
     For sequences from `greedy`, `sample`, or `beam_search` without a length penalty,
-    the result equals, up to rounding, the `scores` in the `Decoded` that contains the
-    sequences. If a sequence has no `eos_id`, all of its ids count. Ids after the first
-    `eos_id` have no effect, so you can use `eos_id` as padding. Ignore the results for
-    beams with score -inf, which `beam_search` could not fill. Such a beam contains only
-    `eos_id`, so `score` returns the log-probability of the first `eos_id`, or NaN if
-    `eos_id` is None.
+    the result equals the `scores` of the `Decoded`, up to rounding. This does not hold
+    for beams with score -inf, which `beam_search` could not fill. Ignore the results
+    for these beams.
 
     Args:
         model: The model.
         ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
-            per row. In the second case, the cell, `embed` and `project` run on
-            `batch * beam` rows, as in `beam_search`; apply `tile_beams` to memories
+            per row. With an axis `beam`, the cell, `embed` and `project` run on
+            `batch * beam` rows, as in `beam_search`. Apply `tile_beams` to memories
             that they close over.
 
     Returns:
         The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
-        or the inputs contain float64. The scores are differentiable with respect to the
-        arrays in `embed`, `project`, the cell and the initial state. A sequence has the
-        score -inf if one of its ids has a logit of -inf, and the score NaN if an id up
-        to its `eos_id` is outside the vocabulary.
+        or the inputs contain float64. You can differentiate them with respect to the
+        arrays in `embed`, `project`, the cell and the initial state. The score of a
+        sequence is -inf if one of its ids has a logit of -inf, and NaN if an id up to
+        its `eos_id` is outside of the vocabulary.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -249,7 +247,7 @@ def score(model: Model, ids: ArrayLike) -> Array:
 
 
 def _given_ids(ids: ArrayLike, model: Model) -> Array:
-    """The ids `[batch, time]` or `[batch, beam, time]`; after `eos_id`, only `eos_id`.
+    """Checks the ids, and replaces all ids after the first `eos_id` with `eos_id`.
 
     Raises:
         TypeError: If the ids are not integers.
@@ -258,25 +256,25 @@ def _given_ids(ids: ArrayLike, model: Model) -> Array:
     eos_id, [rows] = _eos_id(model), jnp.shape(model.start_ids)
     what = f"integers [{rows}, time] or [{rows}, beam, time]"
     given = _ids.as_ids("ids", ids, what, (rows, None), (rows, None, None))
-    # JAX would count negative ids from the end of the vocabulary. Replace each negative
-    # id with an id that is too large, for which `score` returns NaN as documented.
+    # JAX would count negative ids from the end of the vocabulary. Replace them with an
+    # id that is too large, so that `score` returns NaN.
     given = jnp.where(given < 0, arguments.INT32_MAX, given)
-    # Ids after the end have no effect, but are read. They may be out of range.
+    # The loop also reads ids after the end, which may be out of range. Replace them.
     is_end = given == eos_id
     ends = jnp.cumsum(is_end, axis=-1, dtype=jnp.int32)
     return jnp.where((ends > 0) & ~is_end, eos_id, given)
 
 
 def _eos_id(model: Model) -> int:
-    """The id that ends a row; without one, an id that is never chosen."""
+    """The model's `eos_id`, or -1, an id that is never chosen, if there is none."""
     return -1 if model.eos_id is None else model.eos_id
 
 
 def _on_rows(model: Model, *beam: int) -> tuple[Embed, Project]:
     """Adapts `embed` and `project` to ids `[batch]` or, with beams, `[batch, beam]`.
 
-    The model's own functions run on all rows. Their results are checked, and `eos_id`
-    must be in the vocabulary.
+    The model's functions get ids of shape `[batch * beam]`. Their results are checked,
+    and `eos_id` must be in the vocabulary.
     """
     shape = (*jnp.shape(model.start_ids), *beam)
     rows, eos_id = math.prod(shape), _eos_id(model)
@@ -315,7 +313,7 @@ def _extended(
 
 
 def _run(decoder: Decoder, eos_id: int, max_length: AxisSize) -> Decoded:
-    """Runs a decoder that returns a `Decoded` of the steps that ran, time first."""
+    """Runs a decoder of this file, and pads its ids to `max_length`."""
     fix = "Pass the largest number of ids per row."
     limit = arguments.as_axis_size("max_length", max_length, fix)
     found, _, _ = dynamic_decode(decoder, True, True, max_time=limit)
@@ -328,7 +326,7 @@ def _run(decoder: Decoder, eos_id: int, max_length: AxisSize) -> Decoded:
 
 
 class _Scored(BasicDecoder):
-    """Emits ids, and sums their log-probabilities in its state."""
+    """A `BasicDecoder` that emits only ids and sums their log-probabilities."""
 
     @functools.cached_property
     def _output_types(self) -> PyTree:
@@ -343,7 +341,7 @@ class _Scored(BasicDecoder):
     def step(
         self, time: Array, inputs: PyTree, state: PyTree, name: str | None = None
     ) -> tuple[BasicDecoderOutput, PyTree, PyTree, Array]:
-        """Extends each row by one id; a row without a possible id ends."""
+        """Extends each row by one id. A row whose logits are all -inf ends."""
         cell_state, scores = state
         emit, cell_state, inputs, over = super().step(time, inputs, cell_state)
         logits, ids = emit
@@ -362,12 +360,12 @@ class _Scored(BasicDecoder):
 
 
 class _Search(BeamSearch):
-    """A beam search in which the beams of an example finish together."""
+    """A beam search that ends an example once all its beams are finished."""
 
     _impossible = -jnp.inf
 
     def _finished(self, state: BeamSearchDecoderState) -> Array:
-        """Whether all beams of an example are finished or impossible."""
+        """Whether all beams of each example have ended or are impossible."""
         over = state.finished | _ids.is_minus_infinity(state.log_probs)
         return jnp.broadcast_to(jnp.all(over, axis=1, keepdims=True), over.shape)
 

@@ -1,4 +1,4 @@
-"""Helpers for training, which feed a `BasicDecoder` given or randomly chosen inputs."""
+"""Helpers that feed a `BasicDecoder` with given inputs in training."""
 
 from collections.abc import Callable
 from typing import Any
@@ -21,9 +21,9 @@ from ._decoder import as_function
 
 
 class TrainingHelper(CustomHelper):
-    """Feeds given inputs; for training with teacher forcing.
+    """Feeds given inputs to the cell; for training with teacher forcing.
 
-    The sampled ids are the most likely ids, the `argmax` of the outputs.
+    The sampled ids, `[batch]`, are the `argmax` of the outputs, and are not fed.
 
     Args:
         inputs: A nest of arrays `[batch, time, ...]` (`[time, batch, ...]` if
@@ -83,7 +83,7 @@ class TrainingHelper(CustomHelper):
         return given
 
     def _read(self, inputs: PyTree, time: Array) -> PyTree:
-        """The inputs of a step; past the end, the last inputs, which are never used."""
+        """Reads the inputs of a step; past the end, reads the last inputs again."""
         axis = self._steps.axis
         if not self._steps.time:
             return jax.tree.map(lambda x: jnp.sum(x, axis, dtype=x.dtype), inputs)
@@ -94,18 +94,18 @@ class TrainingHelper(CustomHelper):
 class ScheduledEmbeddingTrainingHelper(TrainingHelper):
     """Feeds either given inputs or the embeddings of ids drawn from the outputs.
 
-    The helper chooses at random for each row and step. The sampled ids are -1 where the
-    helper feeds given inputs.
+    The choice is random for each row and step. The sampled ids are -1 where the helper
+    feeds given inputs.
 
     Args:
         inputs: As in `TrainingHelper`, with the structure that `embedding` returns.
         sequence_length: See `TrainingHelper`.
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
-            ids `[batch]`. The function is called with id 0 for rows that do not use its
-            result.
+            ids `[batch]`. For rows that get given inputs, the function is called with
+            id 0.
         sampling_probability: The probability of feeding the embedding of a drawn id, a
-            number or `[batch]`; may be traced. In TensorFlow, an array `[batch]` raises
-            an error.
+            number or an array `[batch]`, which may be traced. TensorFlow does not
+            support an array.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different ids from the same key.
         scheduling_seed: Helpers with different scheduling seeds choose different rows
@@ -158,22 +158,22 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
 class ScheduledOutputTrainingHelper(TrainingHelper):
     """Feeds either given inputs or the outputs of the previous step.
 
-    The helper chooses at random for each row and step. The sampled ids (int32) are 1
-    where the helper feeds outputs and 0 elsewhere.
+    The choice is random for each row and step. The sampled ids (int32) are 1 where the
+    helper feeds outputs and 0 elsewhere.
 
     Args:
-        inputs: As in `TrainingHelper`, with the structure of the outputs or, if
-            `next_inputs_fn` is given, of its result.
+        inputs: As in `TrainingHelper`, with the structure of the outputs, or of the
+            result of `next_inputs_fn` if it is given.
         sequence_length: See `TrainingHelper`.
-        sampling_probability: The probability of feeding outputs, a number or `[batch]`;
-            may be traced. In TensorFlow, an array `[batch]` raises an error.
+        sampling_probability: The probability of feeding outputs, a number or an array
+            `[batch]`, which may be traced. TensorFlow does not support an array.
         time_major: Whether time is the first axis of the inputs.
         seed: Helpers with different seeds draw different numbers from the same key.
-        next_inputs_fn: `next_inputs_fn(outputs) -> next_inputs`; None to feed the
-            outputs themselves. The function is called with the outputs of all rows.
-        auxiliary_inputs: Inputs that are concatenated to the inputs or outputs that the
-            helper feeds. The auxiliary inputs have the shapes of `inputs`, except for
-            the last axis.
+        next_inputs_fn: `next_inputs_fn(outputs) -> next_inputs`, called with the
+            outputs of all rows. By default, the helper feeds the outputs themselves.
+        auxiliary_inputs: Further inputs, e.g. a context, that are concatenated to
+            whatever the helper feeds. Their shapes may differ from `inputs` only in the
+            last axis.
         name: Accepted for compatibility with TensorFlow.
         key: A random key. The numbers drawn at step t depend on the key and on t.
 
@@ -220,20 +220,20 @@ class ScheduledOutputTrainingHelper(TrainingHelper):
 
 
 def _selected(name: str, mask: Array, fed: PyTree, given: PyTree) -> PyTree:
-    """What the helper feeds where the mask is true, elsewhere the given inputs.
+    """Selects `fed` where the mask is True, and the given inputs elsewhere.
 
     Raises:
         ValueError: If structures or shapes differ.
         TypeError: If a sequence type differs.
     """
-    fix = "The helper feeds it in place of one step of `inputs`."
+    fix = "The helper feeds this value in place of one step of `inputs`."
     fed = as_arrays(name, fed)
     check_like(name, fed, given, any_dtype=True, fix=fix)
     return masking.select(mask, fed, given)
 
 
 def _as_sequences(name: str, inputs: PyTree) -> PyTree:
-    """The inputs as arrays, whose first two axes must agree.
+    """Converts inputs to arrays, whose first two sizes must agree.
 
     Raises:
         ValueError: If there are no arrays, if an array has fewer than two axes, or if
@@ -264,7 +264,7 @@ def _as_lengths(sequence_length: Lengths, batch: int, time: Any) -> Array:
 def _schedule(
     probability: ArrayLike, rows: int, key: Key
 ) -> Callable[[Array, PyTree], Array]:
-    """`choose(time, outputs)`, bool `[rows]`, True with the row's probability."""
+    """Returns `choose(time, outputs)`, a random bool `[rows]`."""
     array = as_arrays("sampling_probability", probability)
     must = f"be a number or an array [{rows}], one number per row"
     fits = array.shape in ((), (rows,))
