@@ -32,8 +32,8 @@ initial state for the beams of a `BeamSearchDecoder`. The state of this decoder 
 ids. `sequence_loss` computes the cross-entropy of a decoder's logits.
 """
 
-# Imports public modules, as a package of a user would; `pyproject.toml` lists the
-# exceptions. Never here: anything that another folder but `convert` imports.
+# This folder imports public modules, like a user's package. `pyproject.toml` lists the
+# exceptions. Of the other folders, only `convert` may import from this one.
 
 import typing as _typing
 
@@ -141,11 +141,11 @@ _HINTS = {
 }
 
 
-# Hide `__getattr__` from type checkers, so that they report missing names.
+# Hide `__getattr__` from type checkers, so that they report unknown names.
 if not _typing.TYPE_CHECKING:
 
     def __getattr__(name: str) -> _typing.NoReturn:
-        """Raises an error that says where to find `name`, if it is in `tf.contrib`."""
+        """Raises an error, with a hint for names of the core and of `tf.contrib`."""
         import jaxrnn
 
         core = {name: f"Use `jaxrnn.{name}`." for name in jaxrnn.__all__}

@@ -1,7 +1,8 @@
-"""Attention mechanisms, and the memory that they read as part of a state.
+"""Attention mechanisms, and `AttentionMemory`, the memory that they read.
 
-A mechanism combines a score (Luong's or Bahdanau's) with a rule that turns scores into
-alignments: a softmax, or attention that moves only from left to right.
+A mechanism scores each memory entry (Luong's or Bahdanau's score) and turns the scores
+into alignments, either with a softmax or with monotonic attention, which moves only
+from left to right.
 """
 
 import abc
@@ -38,11 +39,10 @@ def _as_mode(name: str, mode: str) -> str:
 class AttentionMemory:
     """The memory of an attention mechanism, as part of a state.
 
-    Attributes:
-        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
-        lengths: int32 `[batch]`; `()` for the whole memory, because a state must not
-            hold None.
-        keys: The keys, `[batch, memory_time, num_units]`; `()` before a run starts.
+    Attributes: memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
+        lengths: int32 `[batch]`, or `()` for the whole memory, because a state must not
+            contain None.
+        keys: The keys, `[batch, memory_time, num_units]`, or `()` before a run starts.
         own_values: The values that `custom_key_value_fn` returned,
             `[batch, memory_time, depth]`; `()` to use the memory.
     """
@@ -54,19 +54,19 @@ class AttentionMemory:
 
     @property
     def values(self) -> Array:
-        """The values whose weighted sums are the contexts."""
+        """The values, `[batch, memory_time, depth]`, which contexts are sums of."""
         return self.memory if isinstance(self.own_values, tuple) else self.own_values
 
     @property
     def valid(self) -> Array | None:
-        """Mask `[batch, memory_time]`, True within lengths; None without lengths."""
+        """Bool `[batch, memory_time]`, True within the lengths, or None."""
         if isinstance(self.lengths, tuple):
             return None
         places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
         return places[None, :] < self.lengths[:, None]
 
     def without_padding(self, x: Array) -> Array:
-        """Returns x, `[batch, memory_time, ...]`, with zeros beyond the lengths."""
+        """Sets x, `[batch, memory_time, ...]`, to zero beyond the lengths."""
         if self.valid is None:
             return x
         valid = jnp.expand_dims(self.valid, tuple(range(2, x.ndim)))
@@ -76,12 +76,11 @@ class AttentionMemory:
 class AttentionMechanism(Hyperparameters, abc.ABC):
     """An attention mechanism, which holds hyperparameters but no memory.
 
-    The memory, `[batch, memory_time, memory_depth]`, is an argument of
-    `AttentionWrapper.initial_state`. This class is not a dataclass; its subclasses for
-    scores and for probabilities declare their fields in TensorFlow's order. To write a
-    custom mechanism, derive a `dataclass(frozen=True, eq=False)` from an existing
-    mechanism, e.g. `LuongAttention`, and override any of `param_specs`, `score`,
-    `probabilities` and `next_state`.
+    Pass the memory, `[batch, memory_time, memory_depth]`, to
+    `AttentionWrapper.initial_state`. To write a custom mechanism, derive a
+    `dataclass(frozen=True, eq=False)` from an existing mechanism, e.g.
+    `LuongAttention`, and override any of `param_specs`, `score`, `probabilities` and
+    `next_state`.
 
     Attributes:
         num_units: The size of the keys.
@@ -110,11 +109,11 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     """Whether `probabilities` draws random numbers when it receives a key."""
 
     scope = property(lambda self: snake_case(type(self).__name__))
-    """The scope of the mechanism's own variables in TensorFlow."""
+    """The scope of the mechanism's variables in TensorFlow, e.g. `luong_attention`."""
 
     @abc.abstractmethod
     def param_specs(self, query_depth: int) -> Specs:
-        """Specs of all but the memory layer's parameters.
+        """Specs of the mechanism's parameters, without the memory layer.
 
         `query_depth` is the size of the queries.
         """
@@ -125,15 +124,16 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     ) -> Array:
         """Scores how well each key matches each query; all scores must be finite.
 
-        All queries of a row, e.g. beams, share a row of the memory. The other methods
-        receive one query per row: their `batch` is `rows * queries`.
+        A row of the memory may have several queries, e.g. one per beam. The other
+        methods receive one query per row, so their `batch` is `rows * queries`.
 
         Args:
             params: The parameters that `param_specs` describes.
             query: `[rows, queries, query_depth]`.
             keys: `[rows, memory_time, num_units]`.
             previous: The result of `next_state` in the previous step, by default the
-                alignments, `[rows, queries, memory_time]`; zero beyond the lengths.
+                alignments, `[rows, queries, memory_time]`, which are zero beyond the
+                lengths.
 
         Returns:
             `[rows, queries, memory_time]`.
@@ -141,7 +141,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
 
     @abc.abstractmethod
     def probabilities(self, score: Array, previous: Array, key: Key | None) -> Array:
-        """Computes the alignments, `[batch, memory_time]`.
+        """Turns scores into alignments, `[batch, memory_time]`.
 
         Args:
             score: The scores, `[batch, memory_time]`, with `score_mask_value` beyond
@@ -151,7 +151,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         """
 
     def next_state(self, alignments: Array, previous: Array) -> Array:
-        """Returns the next step's argument `previous`, by default the alignments.
+        """Returns the argument `previous` of the next step, by default the alignments.
 
         Args:
             alignments: `[batch, memory_time]`, zero beyond the lengths.
@@ -161,12 +161,12 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         return alignments
 
     def memory_specs(self) -> Specs:
-        """Specs of the memory layer."""
+        """Specs of the memory layer, which maps memory entries to keys."""
         shape = (self.memory_depth, self.num_units)
         return {"kernel": ParamSpec(shape, extend.glorot_uniform)}
 
     def with_keys(self, params: Params, memory: AttentionMemory) -> AttentionMemory:
-        """Adds keys to `memory`; `params` are the parameters of the memory layer."""
+        """Adds keys to `memory`, computed with the memory layer's `params`."""
         keys = jnp.dot(memory.memory, params["kernel"])
         if self.custom_key_value_fn is None:
             return dataclasses.replace(memory, keys=keys)
@@ -200,12 +200,12 @@ class LuongScore(AttentionMechanism):
     scale: bool = fields.flag(False)
 
     def param_specs(self, query_depth: int) -> Specs:
-        """Specs of the scale `attention_g` if there is one.
+        """Specs of `attention_g` if `scale` is True; otherwise empty.
 
         Raises:
             ValueError: If queries and keys differ in size.
         """
-        must = f"be the size of the cell's output ({query_depth})"
+        must = f"be {query_depth}, the size of the cell's output"
         fix = "For other sizes, use `BahdanauAttention`."
         units = self.num_units
         extend.expect(units == query_depth, "num_units", must, units, fix)
@@ -250,7 +250,7 @@ class BahdanauScore(AttentionMechanism):
         v = params["attention_v"]
         if self.normalize:
             query = query + params["attention_b"][None, None, :]
-            # If v is 0, so is the score; TensorFlow's would be NaN.
+            # If v is 0, the score is 0. In TensorFlow, it is NaN.
             square = jnp.sum(jnp.square(v))
             square = jnp.where(square > 0, square, jnp.ones_like(square))
             v = params["attention_g"] * v * jax.lax.rsqrt(square)
@@ -260,10 +260,7 @@ class BahdanauScore(AttentionMechanism):
 
 @fields.dataclass
 class _SoftmaxMechanism(AttentionMechanism):
-    """A mechanism whose alignments do not depend on earlier alignments.
-
-    `LuongAttention` describes the fields.
-    """
+    """Computes alignments with a softmax; see `LuongAttention` for the fields."""
 
     probability_fn: Callable[[Array], Array] | None = fields.checked(
         extend.check_function, default=None
@@ -303,8 +300,8 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
             infinity.
         dtype: The required dtype of the memory; None for any dtype.
         custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
-            called once per run; None to use the keys unchanged and the memory as
-            values.
+            called once per run; By default, the keys stay unchanged, and the values are
+            the memory.
         name: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
@@ -338,8 +335,8 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
             infinity.
         dtype: The required dtype of the memory; None for any dtype.
         custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
-            called once per run; None to use the keys unchanged and the memory as
-            values.
+            called once per run; By default, the keys stay unchanged, and the values are
+            the memory.
         name: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
@@ -351,7 +348,7 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
 
 
 def hardmax(logits: Array) -> Array:
-    """One-hot rows, with 1 at the first maximum of each row of `logits`.
+    """Returns one-hot rows with 1 at the first maximum of each row, `[batch, classes]`.
 
     Args:
         logits: `[batch, classes]`.
@@ -364,9 +361,9 @@ def hardmax(logits: Array) -> Array:
 
 @fields.dataclass
 class _MonotonicMechanism(AttentionMechanism):
-    """A mechanism whose alignments depend on the scores and on earlier alignments.
+    """Computes monotonic alignments from the scores and the previous alignments.
 
-    `BahdanauMonotonicAttention` describes the fields and the errors of their checks.
+    See `BahdanauMonotonicAttention` for the fields and the errors of their checks.
     """
 
     score_mask_value: float | None = fields.number(None)
@@ -380,7 +377,7 @@ class _MonotonicMechanism(AttentionMechanism):
     is_random = property(lambda self: self.sigmoid_noise > 0)
 
     def param_specs(self, query_depth: int) -> Specs:
-        """Specs of the score's parameters and of a bias that all scores share."""
+        """Specs of the score's parameters and of a scalar bias for all scores."""
         bias = ParamSpec((), jax.nn.initializers.constant(self.score_bias_init))
         return super().param_specs(query_depth) | {"attention_score_bias": bias}
 
@@ -483,11 +480,10 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
 def monotonic_attention(
     p_choose_i: Array, previous_attention: Array, mode: str
 ) -> Array:
-    """The expected alignments of attention that moves from left to right.
+    """Computes the expected alignments of attention that moves from left to right.
 
-    At each step, attention starts at the entry where the previous step stopped. From
-    there, attention visits one entry after another and stops at entry i with
-    probability `p_choose_i`.
+    Each step starts at the entry where the previous step stopped, visits one entry
+    after another, and stops at entry i with probability `p_choose_i`.
 
     Args:
         p_choose_i: `[batch, memory_time]`, in [0, 1].
@@ -514,8 +510,7 @@ def monotonic_attention(
     if mode == "hard":
         p = p * jnp.cumsum(previous, axis=1)
         return p * _shifted(jnp.cumprod(1 - p, axis=1))
-    # As in TensorFlow, compute the cumulative product of `1 - p` as the exponential of
-    # a sum of logarithms.
+    # Compute the cumulative product of `1 - p` from logarithms, as TensorFlow does.
     tiny = jnp.finfo(p.dtype).tiny
     logs = jnp.cumsum(jnp.log(_clip(1 - p, tiny)), axis=1)
     passed = jnp.exp(_shifted(logs, first=0))
@@ -566,7 +561,7 @@ def as_memories(
         TypeError: If an array has the wrong dtype.
     """
     count = len(mechanisms)
-    must = f"be a tuple with {count} entries, one per mechanism"
+    must = f"be a tuple of length {count}, with one entry per mechanism"
     for name, given in (("memory", memories), ("memory_sequence_length", lengths)):
         extend.expect(len(given) == count, name, must, given)
     made: list[AttentionMemory] = []
@@ -581,7 +576,7 @@ def as_memories(
         fits = memory.shape == (*first.shape[:1], *memory.shape[1:2], depth)
         extend.expect(fits, name, must, memory, fix)
         dtype = mechanism.dtype or first.dtype
-        must = f"have the floating-point dtype of the mechanism or `memory[0]`, {dtype}"
+        must = f"be {dtype}, floating-point, like the mechanism or the first memory"
         fits = memory.dtype == dtype and jnp.issubdtype(dtype, jnp.floating)
         extend.expect(fits, name, must, memory, error=TypeError)
         name, time = f"memory_sequence_length{place}", memory.shape[1]

@@ -28,11 +28,11 @@ class AttentionWrapperState(NamedTuple):
         time: The number of steps so far, an int32 scalar.
         alignments: The weights of the memory entries in the previous step,
             `[batch, memory_time]`.
-        alignment_history: A TensorArray of the alignments of all steps; `()` unless
-            the wrapper's `alignment_history` is True.
-        attention_state: The state of the mechanism, by default the alignments.
-        memory: The memory, which also contains its keys once a run has started. The
-            memory is read-only, so loops neither mask nor reorder its rows.
+        alignment_history: A TensorArray of the alignments of all steps, or `()` if the
+            wrapper's `alignment_history` is False.
+        attention_state: The state of the mechanism, by default equal to `alignments`.
+        memory: The memory and, once a run has started, its keys. The memory is
+            read-only, so loops neither mask nor reorder its rows.
 
     Source: `tf.contrib.seq2seq.AttentionWrapperState`, which has no memory.
     """
@@ -46,7 +46,7 @@ class AttentionWrapperState(NamedTuple):
     memory: PyTree = ()
 
     def map_mechanisms(self, fn: Callable[[PyTree], PyTree]) -> "AttentionWrapperState":
-        """Applies `fn` to each field that holds data of the mechanisms."""
+        """Applies `fn` to each field that has one entry per mechanism."""
         return self._replace(
             alignments=fn(self.alignments),
             alignment_history=fn(self.alignment_history),
@@ -55,7 +55,7 @@ class AttentionWrapperState(NamedTuple):
         )
 
     def clone(self, **fields: PyTree) -> "AttentionWrapperState":
-        """A copy of the state with new `fields`; shapes must stay the same.
+        """Returns a copy of the state with new `fields` of the same shapes.
 
         Raises:
             ValueError: If a shape differs.
@@ -89,9 +89,9 @@ class BoundMechanism:
         """Computes `(alignments, next_state)`, both `[batch, memory_time]`.
 
         Args:
-            query: `[batch, query_depth]`. The batch size may be a multiple of the
-                memory's batch size. In this case, adjacent rows, e.g. beams, share a
-                row of the memory.
+            query: `[batch, query_depth]`. If the batch size is a multiple of the
+                memory's batch size, adjacent rows, e.g. beams, share a row of the
+                memory.
             state: The state of the mechanism, by default the previous alignments.
         """
         mechanism = self.mechanism
@@ -102,8 +102,8 @@ class BoundMechanism:
         if valid is not None:
             masked = mechanism.score_mask_value
             masked = jnp.asarray(-jnp.inf if masked is None else masked, score.dtype)
-            # If a memory is empty, set all its scores to 0. If all scores were minus
-            # infinity, softmax would return NaN.
+            # If a memory has length 0, set all its scores to 0, because softmax returns
+            # NaN if all scores are minus infinity.
             masked = jnp.where(valid[:, None, :1], masked, jnp.zeros_like(masked))
             score = jnp.where(valid[:, None], score, masked)
         score = score.reshape(state.shape)
@@ -115,7 +115,7 @@ class BoundMechanism:
         return alignments, mechanism.next_state(alignments, state)
 
     def context(self, alignments: Array) -> Array:
-        """The sum of the values, weighted by the alignments, `[batch, depth]`."""
+        """Computes the context `[batch, depth]`, the weighted sum of the values."""
         context = jnp.einsum("bqt,btd->bqd", self.grouped(alignments), self.values)
         return context.reshape(alignments.shape[0], context.shape[-1])
 
@@ -131,14 +131,14 @@ def compute_attention(
     attention_state: Array,
     attention_layer: Callable[[Array], Array] | None,
 ) -> tuple[Array, Array, Array]:
-    """The default `attention_fn`, which runs one step of attention.
+    """Runs one step of attention; the default `attention_fn`.
 
     Args:
         attention_mechanism: The mechanism, with its memory.
         cell_output: `[batch, query_depth]`.
         attention_state: The state of the mechanism, `[batch, memory_time]`.
-        attention_layer: The function that computes the attention from the concatenated
-            output and context; None to use the context as the attention.
+        attention_layer: Maps the concatenated output and context to the attention. None
+            to use the context as the attention.
 
     Returns:
         `(attention, alignments, next_attention_state)`.
@@ -174,40 +174,40 @@ class AttentionWrapper(extend.ParamsWrapper):
         context            = sum over time of alignments * memory
         attention'         = [output, context] attention_layer/kernel
 
-    The memory is part of the state, not of the cell. `initial_state` creates a state::
+    The state contains the memory, so loops and decoders need no argument for it.
+    `initial_state` creates the state::
 
         state = cell.initial_state(memory, memory_sequence_length)
         outputs, state = dynamic_rnn(cell.bind(params), x, initial_state=state, ...)
 
-    Functions and decoders that run cells therefore need no argument for the memory.
     The keys of the memory are computed once per run.
 
     Shapes, for a cell with outputs of size `O`, memories `[batch, memory_time, M]`, and
     `A = attention_layer_size`, or `M` without a layer: inputs `[batch, I]`; attention
     `[batch, A]`; output `[batch, A]`, or `[batch, O]` with `output_attention=False`.
     Parameters: `memory_layer/kernel` `[M, num_units]`; the mechanism's parameters under
-    the mechanism's scope (e.g. `luong_attention/attention_g`);
-    `attention_layer/kernel` `[O + M, A]`; the cell's parameters, for inputs
-    `[batch, I + A]`, under the cell's scope (e.g. `lstm_cell`). With several
-    mechanisms, the attention is the concatenation of their attentions, and the names of
-    the second mechanism's layers end in `_1`, of the third's in `_2`, and so on. Equal
-    scopes of mechanisms are numbered in the same way.
+    the mechanism's scope (e.g. `luong_attention/attention_g`); `attention_layer/kernel`
+    `[O + M, A]`; the cell's parameters, for inputs `[batch, I + A]`, under the cell's
+    scope (e.g. `lstm_cell`). With several mechanisms, the attention is the
+    concatenation of their attentions. The layers of the second mechanism are named
+    `memory_layer_1` and `attention_layer_1`, and so on. Equal scopes of mechanisms are
+    numbered in the same way, e.g. `luong_attention_1`.
 
     Attributes:
         cell: The wrapped cell, which must output a single vector.
         attention_mechanism: The mechanism, or a list or tuple of mechanisms.
-        attention_layer_size: `A`, or a sequence with one size per mechanism; None to
+        attention_layer_size: `A`, or a sequence with one size per mechanism. None to
             use the contexts as the attention.
         alignment_history: Whether the state collects the alignments of all steps.
         cell_input_fn: `cell_input_fn(inputs, attention)`, which returns the inputs of
-            the cell; None to concatenate both arguments.
+            the cell. By default, both arguments are concatenated.
         output_attention: True to output the attention, False to output the cell's
             output.
         attention_fn: `attention_fn(mechanism, cell_output, attention_state,
-            attention_layer) -> (attention, alignments, next_attention_state)`. The
-            mechanism is called as `mechanism(query, state) -> (alignments, state)` and
-            has `values`, `keys` and `context(alignments)`. None to use the equations
-            above.
+            attention_layer) -> (attention, alignments, next_attention_state)`. In this
+            function, call `mechanism(query, state) -> (alignments, state)` and
+            `mechanism.context(alignments)`, or read `mechanism.keys` and
+            `mechanism.values`. By default, the equations above are used.
         dtype: The dtype of new parameters; None for the dtype of the inputs.
 
     Raises:
@@ -277,7 +277,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         return list(map(_numbered, scopes, counts))
 
     def _without_axis(self, state: AttentionWrapperState) -> AttentionWrapperState:
-        """Unpacks the data of a single mechanism that was not passed in a list."""
+        """Removes the tuples of length 1 if `attention_mechanism` is not a list."""
         if self._has_several:
             return state
         return state.map_mechanisms(lambda entries: entries[0])
@@ -300,7 +300,7 @@ class AttentionWrapper(extend.ParamsWrapper):
 
     @property
     def state_size(self) -> AttentionWrapperState:
-        """The sizes of the state; None for sizes that depend on the memory."""
+        """The sizes of the state. Sizes that depend on the memory are None."""
         count = len(self._mechanisms)
         alignments = TensorShape._partial([None])
         history = alignments if self.alignment_history else ()
@@ -322,7 +322,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         Raises:
             ValueError: Always.
         """
-        must = "`initial_state` must be given, because it holds the memory"
+        must = "`initial_state` must be given, because it contains the memory"
         raise ValueError(f"{must}. Create a state with `cell.initial_state(memory)`.")
 
     def initial_state(
@@ -343,7 +343,7 @@ class AttentionWrapper(extend.ParamsWrapper):
                 0 gives a context of zeros. For several mechanisms, pass a tuple with
                 one entry per mechanism.
             cell_state: The initial state of the wrapped cell, e.g. the encoder's last
-                state; None for its zero state.
+                state. By default, the zero state of the wrapped cell.
 
         Raises:
             TypeError: If an array has the wrong dtype.
@@ -425,7 +425,7 @@ class AttentionWrapper(extend.ParamsWrapper):
         _check_is_state(state)
         own, inner = self.checked_params(params, state.attention, None)
         cell_state = self.cell.start(inner, state.cell_state)
-        # Existing keys are recomputed, because they may come from other parameters.
+        # Recompute existing keys, because they may come from other parameters.
         memory = tuple(
             extend.ReadOnly(self._with_keys(own, i, memory.value))
             for i, memory in enumerate(self._several(state.memory))
@@ -464,7 +464,7 @@ class AttentionWrapper(extend.ParamsWrapper):
             attended = []
             for i, mechanism in enumerate(self._mechanisms):
                 memory = state.memory[i].value
-                # The memory has no keys yet if an outer wrapper did not call `start`.
+                # If an outer wrapper did not call `start`, the memory has no keys.
                 if isinstance(memory.keys, tuple):
                     memory = self._with_keys(own, i, memory)
                 weights = own.get(self._scopes[i], {})
@@ -505,9 +505,9 @@ class AttentionWrapper(extend.ParamsWrapper):
 
 
 def _check_shapes(name: str, tree: PyTree, like: PyTree, fix: str = "") -> None:
-    """Compares the structure and the shapes of `tree` with those of `like`.
+    """Raises an error unless `tree` has the structure and the shapes of `like`.
 
-    A scalar, e.g. a step count, applies to all rows. TensorArrays may differ in shape.
+    A scalar, e.g. a step count, may replace an array. TensorArrays may differ in shape.
 
     Raises:
         TypeError: If the structures differ.

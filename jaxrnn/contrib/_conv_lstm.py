@@ -18,7 +18,7 @@ from ._lstms import as_counts
 
 @fields.dataclass
 class ConvLSTMCell(extend.SpecsCell):
-    """A long short-term memory (LSTM) with convolutions in place of matrix products.
+    """An LSTM over grids, e.g. images, with convolutions in place of matrix products.
 
     Each step computes::
 
@@ -35,9 +35,9 @@ class ConvLSTMCell(extend.SpecsCell):
     `TensorShape([*G, C])`; output h, or `[h, x]` with `skip_connection`; `kernel`
     `[*kernel_shape, I + C, 4C]`, blocks i, j, f, o; `biases` `[4C]`.
 
-    With a skip connection, contrib stores the output, which has `C + I` channels, as
-    the new h. But h must have `C` channels, so contrib's cell can run only one step.
-    Here, the state stores h itself.
+    With a skip connection, contrib's cell can run only one step, because it stores the
+    output, with `C + I` channels, as the new h. Here, the state stores h itself, with
+    `C` channels.
 
     Attributes:
         conv_ndims: The number of axes of the grid, 1, 2 or 3.
@@ -97,7 +97,7 @@ class ConvLSTMCell(extend.SpecsCell):
 
     @property
     def output_size(self) -> TensorShape:
-        """The size of h, plus the input channels if there is a skip connection."""
+        """The size of h, with the input channels added for a skip connection."""
         more = self.input_shape[-1] if self.skip_connection else 0
         return TensorShape([*self.input_shape[:-1], self.output_channels + more])
 
@@ -129,12 +129,11 @@ class ConvLSTMCell(extend.SpecsCell):
 
 @jax.custom_jvp
 def _convolve(x: Array, kernel: Array) -> Array:
-    """Convolves x with stride 1; the grid of the result has the size of x's grid.
+    """Convolves x with stride 1 and zero padding; the grid keeps its size.
 
-    On CPUs, XLA generates slow code for the gradients of a convolution, so the
-    derivatives are computed from an equivalent matrix product of patches. In a
-    measurement on a CPU with 32 x 32 images and 8 channels, training was 12 times as
-    fast as with XLA's gradients.
+    Works around XLA's slow gradients of convolutions on CPUs: computes the derivatives
+    from an equivalent matrix product of patches. On a CPU with 32 x 32 images and 8
+    channels, training was 12 times as fast as with XLA's gradients.
 
     Args:
         x: `[batch, *grid, channels]`.
@@ -150,8 +149,8 @@ def _convolve(x: Array, kernel: Array) -> Array:
 def _(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     x, kernel = primals
     d_x, d_kernel = tangents
-    # `jax.checkpoint` stores only the operands; the backward pass recomputes the
-    # patches.
+    # Store only x and the kernel, and recompute the patches in the backward pass,
+    # because the patches need much more memory than x.
     product = jax.checkpoint(_for_derivatives)
     return _convolve(x, kernel), product(d_x, kernel) + product(x, d_kernel)
 
@@ -176,8 +175,7 @@ def _product_of_patches(x: Array, kernel: Array) -> Array:
     grid = x.shape[1:-1]
     padding = [((size - 1) // 2, size // 2) for size in window]
     padded = jnp.pad(x, [(0, 0), *padding, (0, 0)])
-    # For each axis of the grid, `places` holds one slice per position of the window
-    # along this axis.
+    # For each axis of the grid, one slice of `padded` per position in the window.
     places = (
         [slice(i, i + n) for i in range(m)] for m, n in zip(window, grid, strict=True)
     )

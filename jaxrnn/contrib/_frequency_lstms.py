@@ -1,4 +1,4 @@
-"""LSTMs that run along frequency as well as in time, over windows of the inputs."""
+"""LSTMs that run in time and, at each step, along windows of the inputs (frequency)."""
 
 import collections
 import dataclasses
@@ -32,10 +32,11 @@ _DIAGONALS = {"W_F_diag": "w_f_diag", "W_I_diag": "w_i_diag", "W_O_diag": "w_o_d
 @final
 @fields.dataclass
 class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
-    """An LSTM that also runs along frequency, over windows of each step's inputs.
+    """An LSTM that runs in time and, at each step, along windows of the inputs.
 
-    Window k of a step is `x_k = x[k * frequency_skip :][: feature_size]`. The state of
-    window k is `(c_k, m_k)`, and `m'_{-1} = 0`::
+    The windows usually are bands of frequencies. Window k of a step is
+    `x_k = x[k * frequency_skip :][: feature_size]`. The state of window k is
+    `(c_k, m_k)`, and `m'_{-1} = 0`::
 
         i, j, f, o = split([x_k, m_k, m'_{k-1}] W + B)
         c'_k = sigmoid(f + forget_bias + W_F_diag c_k) * c_k
@@ -49,21 +50,20 @@ class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
     j, f, o, shared by all windows and stored by rows in `W_0`, `W_1`, ...; `B` `[4H]`;
     with peepholes, `W_F_diag`, `W_I_diag`, `W_O_diag` `[H]`.
 
-    `tf.contrib` declares the state and output sizes of a single window (`2H` and `H`)
-    but returns `N` windows, so `dynamic_rnn` can run its cell only with one window.
-    Here, `num_windows` sets the number of windows, and the declared sizes are correct.
-    contrib ignores `initializer`; here, `initializer` draws `W` and the peepholes.
+    Differences from contrib: contrib's cell declares the sizes of one window (`2H` and
+    `H`), so it can run only with one window. Here, `num_windows` sets the number of
+    windows. contrib ignores `initializer`, which here draws `W` and the peepholes.
 
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The bound on the magnitude of c'; None for no bound.
+        cell_clip: The largest magnitude of c'; None for no limit.
         initializer: For `W` and the peepholes; None for Glorot uniform.
         num_unit_shards: The number of variables that store `W`.
         forget_bias: Added to f at each step; not stored in the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next.
-        num_windows: `N`, by default 1. contrib has no such argument.
+        num_windows: `N`. contrib does not have this argument.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -116,7 +116,8 @@ class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
         window = {_DIAGONALS[k]: params[k] for k in params.keys() & _DIAGONALS}
         window["kernel"] = jnp.concatenate([x, m_below, m])
         window["bias"] = params["B"]
-        # On a mesh, zeros created from the inputs have the same sharding as the inputs.
+        # Create the zeros from the inputs, so that they have the sharding of the
+        # inputs.
         below = jnp.zeros_like(inputs[..., :1])
         below = jnp.broadcast_to(below, (*inputs.shape[:-1], self.num_units))
         outputs = []
@@ -133,15 +134,15 @@ class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
         return [LSTMStateTuple(*pair) for pair in zip(parts, parts, strict=True)]
 
     def join_states(self, states: list[PyTree]) -> Array:
-        """The states of all windows in one array."""
+        """Concatenates the states of all windows to one array."""
         return jnp.concatenate(jax.tree.leaves(states), axis=-1)
 
 
 @fields.dataclass
 class GridLSTM(extend.SpecsCell):
-    """The base class of both grid LSTMs, which declares their common fields.
+    """The equations of `GridLSTMCell`, for one or two directions over the windows.
 
-    `GridLSTMCell` describes the fields and the errors of their checks.
+    See `GridLSTMCell` for the fields and the errors of their checks.
     """
 
     num_units: int = fields.size()
@@ -165,11 +166,11 @@ class GridLSTM(extend.SpecsCell):
         lambda self: sum(self.num_frequency_blocks) * max(1, len(self.scopes)),
         doc="The number of windows in all blocks and directions.",
     )
-    # The output of a window consists of two vectors, m of both LSTMs. The state has the
-    # same size, because it holds c and m of the LSTM in time.
+    # A window outputs m of both LSTMs, two vectors. The state has the same size: it
+    # holds c and m of the LSTM in time.
     output_size = property(lambda self: 2 * self.num_units * self.num_windows)
     _gate_count = property(lambda self: 4 - self.couple_input_forget_gates)
-    # The LSTMs that have parameters; with shared weights, only the LSTM in frequency.
+    # The LSTMs that have parameters. With shared weights, only the LSTM in frequency.
     _kinds = property(
         lambda self: ("freq", "time")[: 2 - self.share_time_frequency_weights]
     )
@@ -197,14 +198,14 @@ class GridLSTM(extend.SpecsCell):
 
     @property
     def state_tuple_type(self) -> type:
-        """The named tuple class of the state."""
+        """The class of the state, a named tuple with c and m of each window."""
         prefixes = tuple(f"{scope}_state" for scope in self.scopes) or ("state",)
         name = f"{type(self).__name__.removesuffix('Cell')}StateTuple"
         return state_type(name, prefixes, self.num_frequency_blocks)
 
     @property
     def state_size(self) -> Size:
-        """The sizes of each window's c and m; their sum if the state is one array."""
+        """The sizes of each window's c and m, or the sum if the state is one array."""
         if not self.state_is_tuple:
             return self.output_size
         return self.state_tuple_type(*[self.num_units] * 2 * self.num_windows)
@@ -263,13 +264,13 @@ class GridLSTM(extend.SpecsCell):
         return join(outputs), new
 
     def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
-        """The windows of one block, each `[batch, feature_size]`."""
+        """Cuts the windows, each `[batch, feature_size]`, of one block."""
         return [inputs[:, start : start + self.feature_size] for start in starts]
 
     def _update(
         self, params: Params, block: int, x: Array, below: tuple, before: tuple
     ) -> tuple[tuple, tuple]:
-        """The new `(c, m)` of a window in frequency, and its new `(c, m)` in time.
+        """Runs both LSTMs on a window; returns `((c, m) in frequency, (c, m) in time)`.
 
         Args:
             params: The parameters, with the joined kernels and biases of the block.
@@ -343,26 +344,26 @@ class GridLSTMCell(GridLSTM):
     F, I or O; `<lstm>` is `freq` or `time`; `<of>` is `f` if the peephole multiplies d
     and `t` if the peephole multiplies c.
 
-    With `state_is_tuple=False`, all blocks in contrib read the states of the first
-    block; here, each block reads its own states. contrib ignores `initializer`; here,
-    `initializer` draws the kernels and peepholes.
+    Differences from contrib: with `state_is_tuple=False`, all blocks of contrib's cell
+    read the states of the first block, but here each block reads its own states.
+    contrib ignores `initializer`, which here draws the kernels and peepholes.
 
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c and d through diagonal kernels.
         share_time_frequency_weights: Whether the LSTMs in time and in frequency share
             their parameters.
-        cell_clip: The bound on the magnitude of c and d; None for no bound.
+        cell_clip: The largest magnitude of c and d; None for no limit.
         initializer: For kernels and peepholes; None for Glorot uniform.
         num_unit_shards: The number of variables that store each kernel.
         forget_bias: Added to f at each step; not stored in the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next; required.
         num_frequency_blocks: A list with the number of windows in each block; required.
-        start_freqindex_list: The index of the first input of each block; None for one
-            block of all inputs.
-        end_freqindex_list: The index after the last input of each block; None for one
-            block of all inputs.
+        start_freqindex_list: The index of the first input of each block. Omit this list
+            if one block reads all inputs.
+        end_freqindex_list: The index after the last input of each block. Omit this list
+            if one block reads all inputs.
         couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
         state_is_tuple: Whether the state is a named tuple; False for one array.
 
@@ -397,24 +398,24 @@ class BidirectionalGridLSTMCell(GridLSTM):
     `[batch, H]` with the fields `fwd_state_f<window>_b<block>_c` and so on. Window 0 of
     `bwd` is the highest window of a block.
 
-    contrib ignores `initializer`; here, `initializer` draws the kernels and peepholes.
+    contrib ignores `initializer`, which here draws the kernels and peepholes.
 
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c and d through diagonal kernels.
         share_time_frequency_weights: Whether the LSTMs in time and in frequency share
             their parameters.
-        cell_clip: The bound on the magnitude of c and d; None for no bound.
+        cell_clip: The largest magnitude of c and d; None for no limit.
         initializer: For kernels and peepholes; None for Glorot uniform.
         num_unit_shards: The number of variables that store each kernel.
         forget_bias: Added to f at each step; not stored in the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next; required.
         num_frequency_blocks: A list with the number of windows in each block; required.
-        start_freqindex_list: The index of the first input of each block; None for one
-            block of all inputs.
-        end_freqindex_list: The index after the last input of each block; None for one
-            block of all inputs.
+        start_freqindex_list: The index of the first input of each block. Omit this list
+            if one block reads all inputs.
+        end_freqindex_list: The index after the last input of each block. Omit this list
+            if one block reads all inputs.
         couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
         backward_slice_offset: The number of inputs by which the windows of `bwd` are
             shifted up. A negative number shifts the windows down. Windows read zeros
@@ -438,7 +439,7 @@ class BidirectionalGridLSTMCell(GridLSTM):
     scopes = ("fwd", "bwd")
 
     def windows(self, inputs: Array, scope: str | None, starts: Any) -> list[Array]:
-        """The windows of one block; in `bwd`, the highest window comes first."""
+        """Cuts the windows of one block. In `bwd`, the highest window comes first."""
         if scope == "fwd":
             return super().windows(inputs, scope, starts)
         offset = self.backward_slice_offset
@@ -453,13 +454,13 @@ def _check_windows(cell: Any, name: str, count: int, size: int) -> None:
     must = f"not exceed the number of inputs ({size})"
     extend.expect(width <= size, "feature_size", must, width)
     fitting = (size - width) // cell.frequency_skip + 1
-    must = f"be {fitting} (the number of windows in inputs of size {size})"
+    must = f"be {fitting}, the number of windows that fit inputs of size {size}"
     extend.expect(count == fitting, name, must, count)
 
 
 @functools.cache
 def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) -> type:
-    """Returns the class of the state; the same class for equal arguments.
+    """Creates the named tuple class of a state, once for equal arguments.
 
     Args:
         name: The name of the class.
@@ -477,7 +478,7 @@ def state_type(name: str, prefixes: tuple[str, ...], blocks: tuple[int, ...]) ->
         for leaf in "cm"
     ]
     made: Any = collections.namedtuple(name, fields)
-    # By default, pickle would look for a class with this name in this module.
+    # Without `__reduce__`, pickle would look for a class with this name in this module.
     arguments = name, prefixes, blocks
     made.__reduce__ = lambda self: (_remake, (arguments, tuple(self)))
     return serializable(made, "_".join([name, *prefixes, *map(str, blocks)]))

@@ -1,4 +1,4 @@
-"""Cells that run whole time-major sequences."""
+"""Fused cells, which run whole sequences `[time, batch, depth]` in one call."""
 
 import abc
 import dataclasses
@@ -25,10 +25,10 @@ from ._lstms import LSTMBlockCell
 
 @fields.dataclass
 class FusedRNNCell(Hyperparameters, abc.ABC):
-    """A cell that runs whole time-major sequences.
+    """A cell that runs whole sequences `[time, batch, depth]` in one call.
 
-    A fused cell holds hyperparameters but no arrays. Like an `RNNCell`, it is hashable
-    and must be bound to its parameters before it is called.
+    A fused cell holds hyperparameters but no arrays. Bind the cell to its parameters
+    before you call it.
 
     Example:
         >>> import jax, jax.numpy as jnp
@@ -48,15 +48,14 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 
         Args:
             key: A random key.
-            inputs: `[time, batch, depth]`, a nest of such arrays or a list of steps.
-                Only shapes and dtypes are read, so `jax.ShapeDtypeStruct`s are
-                accepted.
-            dtype: The dtype of the parameters; by default the cell's `dtype`, or the
-                dtype of the inputs if the cell's `dtype` is None.
+            inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
+                inputs of each step. `jax.ShapeDtypeStruct`s may replace arrays.
+            dtype: The dtype of the parameters. By default, the cell's `dtype`, or the
+                dtype of the inputs if the cell's `dtype` is also None.
 
         Raises:
             TypeError: If `key` is not a random key.
-            ValueError: If `inputs` are a single step.
+            ValueError: If `inputs` have no time axis.
         """
 
     @abc.abstractmethod
@@ -78,11 +77,11 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
                 inputs of each step, `[batch, depth]`.
             initial_state: The state before the first step; None for zeros of `dtype`.
-            dtype: The dtype of the zero state and of the outputs; None for the dtype of
-                `initial_state`.
+            dtype: The dtype of the zero state and of the outputs. By default, the dtype
+                of `initial_state`.
             sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for all
                 steps. Past its length, a row outputs zeros and keeps its state. Inputs
-                past a row's length have no effect, even if they are NaN.
+                past the length have no effect, even if they are NaN.
             key: A random key, for a cell that draws random numbers.
             implementation: The loop that runs the steps; see `dynamic_rnn`.
 
@@ -107,7 +106,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class BoundFusedCell:
-    """A fused cell bound to its parameters and an optional key; a pytree."""
+    """A pytree that holds a fused cell, its parameters and an optional random key."""
 
     params: Params
     key: Key | None = None
@@ -184,7 +183,7 @@ class _OverSteps(FusedRNNCell):
         cell = self.cell.bind(params, key)
         state = initial_state
         if isinstance(self.cell, LSTMBlockCell) and isinstance(state, tuple | list):
-            # As in TensorFlow, a plain pair is accepted, also with lengths.
+            # Accept a plain pair `(c, h)`, as TensorFlow does.
             state = LSTMStateTuple(*state)
             warn_of_plain_pair("initial_state", self.cell.state_size, initial_state)
         options: Any = {
@@ -200,7 +199,7 @@ class _OverSteps(FusedRNNCell):
 
 @fields.dataclass
 class LSTMBlockFusedCell(_OverSteps):
-    """An `LSTMBlockCell` that `dynamic_rnn` runs over whole sequences.
+    """Runs an `LSTMBlockCell` over whole sequences `[time, batch, depth]`.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[time, batch, I]`; outputs
     `[time, batch, H]`; state an `LSTMStateTuple` of c and h, both `[batch, H]`;
@@ -209,8 +208,8 @@ class LSTMBlockFusedCell(_OverSteps):
     Attributes:
         num_units: `H`.
         forget_bias: Added to the forget gate; not stored in the bias.
-        cell_clip: The bound on the magnitude of c'; None, 0 or a negative number for no
-            bound.
+        cell_clip: The largest magnitude of c'. None, 0 and negative numbers mean no
+            limit.
         use_peephole: Whether the gates read c through three diagonal kernels.
         reuse: Accepted for compatibility with TensorFlow; not used.
         dtype: The required dtype of parameters and inputs; None for any dtype.
@@ -240,7 +239,7 @@ class LSTMBlockFusedCell(_OverSteps):
 
 @fields.dataclass
 class FusedRNNCellAdaptor(_OverSteps):
-    """Adapts an `RNNCell` to run whole sequences; the parameters stay the same.
+    """Runs an `RNNCell` over whole sequences, with the parameters of the cell.
 
     Attributes:
         cell: The `RNNCell` to run.
@@ -268,10 +267,10 @@ def _check_fused(name: str, cell: Any) -> FusedRNNCell:
 class TimeReversedFusedRNN(FusedRNNCell):
     """Runs a fused cell over each row, from the row's last step to the first.
 
-    The cell reads a row of length n as `x[n-1], ..., x[0]`. The outputs are returned in
-    the order of the inputs. The wrapper has the same parameters as the cell. The
-    wrapper reverses a list of steps in the same way, whereas TensorFlow reverses the
-    whole list, including the padding, and runs the cell on the padding.
+    The cell reads a row of length n as `x[n-1], ..., x[0]`, and the outputs are
+    returned in the order of the inputs. The wrapper has the parameters of the cell. If
+    the inputs are a list of steps, TensorFlow reverses the whole list, so its cell also
+    runs on padding. Here, only the valid steps of each row are reversed.
 
     Attributes:
         cell: The cell to reverse, a `FusedRNNCell`.
@@ -315,7 +314,7 @@ class TimeReversedFusedRNN(FusedRNNCell):
 
 
 def _reversed(inputs: PyTree, lengths: Lengths | None) -> PyTree:
-    """Reverses the steps of each row: of arrays `[time, ...]` or a list of steps."""
+    """Reverses the valid steps of each row, in arrays `[time, ...]` or in a list."""
     if isinstance(inputs, list):
         sequences = jax.tree.map(lambda *steps: jnp.stack(steps), *inputs)
         leaves, structure = jax.tree.flatten(_reversed(sequences, lengths))

@@ -1,4 +1,4 @@
-"""LSTMs with other products or gates, and core cells under contrib's names."""
+"""LSTM variants such as `PhasedLSTMCell`, and core cells under contrib's names."""
 
 import dataclasses
 import math
@@ -36,7 +36,7 @@ from .._cells.lstm import LSTM as LSTM, add_peephole as add_peephole
 
 
 def as_counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
-    """The check of a field with a list of integers of at least `least`."""
+    """Returns the check of a field that is a list of integers of at least `least`."""
 
     def check(name: str, value: Any) -> tuple[int, ...]:
         fix = "For one entry, pass a list such as `[3]`."
@@ -50,9 +50,9 @@ def as_counts(least: int) -> Callable[[str, Any], tuple[int, ...]]:
 
 
 def core_lstm(cell: object, **fields: Any) -> LSTMCell:
-    """An `LSTMCell` with `fields`.
+    """Creates an `LSTMCell` with `fields`, and copies all other fields from `cell`.
 
-    All other fields that `LSTMCell` and `cell` share are copied from `cell`.
+    Fields that `cell` does not have get their defaults.
     """
     names = {field.name for field in dataclasses.fields(LSTMCell)}
     common = {name: getattr(cell, name) for name in names if hasattr(cell, name)}
@@ -82,10 +82,10 @@ def joined(params: Params, name: str, shards: int) -> Array:
 
 
 class OfLSTMCell(LSTM):
-    """A cell that computes the same matrix products and updates as an `LSTMCell`."""
+    """A cell with the equations of an `LSTMCell`, but other names of parameters."""
 
     library_cell: Any
-    """The `LSTMCell` whose matrix products and updates this cell uses."""
+    """The `LSTMCell` with the same equations as this cell."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -100,10 +100,9 @@ class OfLSTMCell(LSTM):
 @final
 @fields.dataclass
 class LSTMBlockCell(OfLSTMCell):
-    """An LSTM that TensorFlow implements as one operation.
+    """An `LSTMCell` without projection, under the name of TensorFlow's fused operation.
 
-    The cell has the same equations, shapes and parameters as an `LSTMCell` without a
-    projection::
+    The cell has the same equations, shapes and parameters as an `LSTMCell`::
 
         i, j, f, o = split([x, h] kernel + bias)
         c' = sigmoid(f + forget_bias + w_f_diag c) * c
@@ -118,8 +117,8 @@ class LSTMBlockCell(OfLSTMCell):
     Attributes:
         num_units: `H`, at least 0.
         forget_bias: Added to f at each step; not stored in the bias.
-        cell_clip: The bound on the magnitude of c'; None, 0 or a negative number for
-            no bound. Gradients take the clip into account, unlike in TensorFlow.
+        cell_clip: The largest magnitude of c'. None, 0 and negative numbers mean no
+            limit. Gradients take the clip into account, unlike in TensorFlow.
         use_peephole: Whether the gates read c through three diagonal kernels.
         name: The name of the step in profiles.
 
@@ -158,7 +157,7 @@ class LSTMBlockCell(OfLSTMCell):
 @final
 @fields.dataclass
 class GRUBlockCellV2(AffineCell[Array]):
-    """A gated recurrent unit (GRU) that TensorFlow implements as one operation.
+    """A `GRUCell` under the name of TensorFlow's fused operation.
 
     The cell has the same equations, shapes and parameters as a `GRUCell`::
 
@@ -172,7 +171,8 @@ class GRUBlockCellV2(AffineCell[Array]):
 
     Attributes:
         num_units: `H`, at least 0.
-        cell_size: The old name of `num_units`; None after construction.
+        cell_size: The old name of `num_units`. After construction, the field is None,
+            and `num_units` holds the size.
         name: The name of the step in profiles.
 
     Raises:
@@ -199,7 +199,7 @@ class GRUBlockCellV2(AffineCell[Array]):
     def __post_init__(self) -> None:
         super().__post_init__()
         is_one = (self.num_units is None) != (self.cell_size is None)
-        must = "be given unless `cell_size` (the old name) is given"
+        must = "be given, or else its old name `cell_size`, but not both"
         extend.expect(is_one, "num_units", must, self.num_units)
         if self.num_units is None:
             object.__setattr__(self, "num_units", self.cell_size)
@@ -216,7 +216,9 @@ _BIASES = ("bias_i", "bias_j", "bias_f", "bias_o")
 
 @fields.dataclass
 class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
-    """An LSTM of `G` groups, each of which reads its own part of x and h.
+    """An LSTM whose units are split into `G` groups, each with its own kernel.
+
+    Group g reads only its part of x and h.
 
     Each step computes::
 
@@ -235,8 +237,8 @@ class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        initializer: For all kernels; None for Glorot uniform. TensorFlow does not use
-            the initializer for the projection.
+        initializer: For all kernels; None for Glorot uniform. TensorFlow ignores this
+            initializer for the projection.
         num_proj: The size of the projected output, positive; None for no projection.
         number_of_groups: `G`.
         forget_bias: Added to f at each step; not stored in the bias.
@@ -318,19 +320,19 @@ class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
         """Chooses the loop of a group; see `RNNCell.choose_loop`."""
         if self.num_proj is not None or self.activation is not jnp.tanh:
             return Choice.scan(
-                "the groups of a GLSTMCell are LSTMs only with tanh and no projection"
+                "a GLSTMCell with a projection or without tanh is not a set of LSTMs"
             )
         return super().choose_loop(params, run)
 
-    # With tanh and without a projection, the groups are independent LSTMs, which run
-    # one after another over all steps.
+    # With tanh and without a projection, the groups are independent LSTMs. `compose`
+    # runs one group after another, each over all steps.
     maps_inputs = maps_outputs = False
     inner = property(
         lambda self: core_lstm(self, num_units=self.num_units // self.number_of_groups)
     )
 
     def compose(self, run_next: Callable, params: Params, inputs: Array) -> Array:
-        """The outputs of all groups; see `ComposedCell.compose`."""
+        """Runs each group and joins their outputs; see `ComposedCell.compose`."""
         biases = zip(*(self._parts(params[name]) for name in _BIASES), strict=True)
         outputs = []
         for g, (x, bias) in enumerate(zip(self._parts(inputs), biases, strict=True)):
@@ -339,12 +341,12 @@ class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
         return jnp.concatenate(outputs, axis=-1)
 
     def split_state(self, state: PyTree) -> list[PyTree]:
-        """The state of each group."""
+        """Splits the state into the states of the groups."""
         pairs = zip(*map(self._parts, state), strict=True)
         return [LSTMStateTuple(*pair) for pair in pairs]
 
     def join_states(self, states: list[PyTree]) -> PyTree:
-        """The state of all groups."""
+        """Concatenates the states of the groups."""
         return jax.tree.map(lambda *parts: jnp.concatenate(parts, -1), *states)
 
     def _parts(self, x: Array) -> list[Array]:
@@ -450,7 +452,7 @@ class NASCell(LSTM):
         return self._emit(c, jnp.tanh(c * jnp.tanh(exposed)), state)
 
 
-_TINY = 1e-30  # The least ratio and period: the time gate divides by both.
+_TINY = 1e-30  # The least ratio and period, because the time gate divides by both.
 
 
 @fields.dataclass
@@ -478,24 +480,24 @@ class PhasedLSTMCell(extend.SpecsCell):
     c, h and output `[batch, H]`; `mask_gates/kernel` `[I + H, 2H]`, blocks i, f;
     `new_input/kernel` and `output_gate/kernel` `[I + H, H]`; a `bias` for each kernel;
     `period`, `phase`, `ratio_on` `[H]`. With peepholes, the kernels of `mask_gates` and
-    `output_gate` have `H` more rows. phi is computed in the dtype of the times if that
-    dtype is wider than the dtype of x. float32 times cannot represent all integers
-    beyond 2 ** 24.
+    `output_gate` have `H` more rows. phi is computed in the wider dtype of the times
+    and x. Use float64 times for integers beyond 2 ** 24, which float32 cannot
+    represent.
 
-    contrib requires float32 for all arrays except the times. Here, x, state and
-    parameters may have any floating-point dtype.
+    contrib requires float32 for x, state and parameters. Here, they may have any
+    floating-point dtype.
 
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c.
         leak: The slope of k while the gate is closed, in [0, 1].
-        ratio_on: The initial value of the parameter `ratio_on`, in (0, 1]. This
-            parameter is the fraction of a period during which the gate is open.
+        ratio_on: The initial value of the parameter `ratio_on`, the fraction of a
+            period during which the gate is open, in (0, 1].
         trainable_ratio_on: Whether gradients flow to the parameter `ratio_on`.
-        period_init_min: The lower bound of the initial periods, which are drawn from
-            `exp(U(log(min), log(max)))`; must be positive and must not exceed
-            `period_init_max`. Initial phases are drawn from `U(0, period)`.
-        period_init_max: The upper bound of the initial periods.
+        period_init_min: The least initial period, positive and at most
+            `period_init_max`. Initial periods are drawn from
+            `exp(U(log(min), log(max)))`, and initial phases from `U(0, period)`.
+        period_init_max: The largest initial period.
         dtype: The required dtype of parameters and x; None for any dtype.
 
     Raises:
@@ -627,7 +629,7 @@ class PhasedLSTMCell(extend.SpecsCell):
     def _checked_inputs(self, inputs: PyTree) -> tuple[PyTree, PyTree]:
         """Checks and returns `(time, x)`, each an array or its shape."""
         is_pair = isinstance(inputs, tuple | list) and len(inputs) == 2
-        must = "be a pair (time, x) of arrays [batch, 1] and [batch, depth]"
+        must = "be a pair (times, x) of arrays [batch, 1] and [batch, depth]"
         extend.expect(is_pair, "inputs", must, inputs)
         time, x = inputs
         fix = "To add the last axis, pass `times[..., None]`."

@@ -1,4 +1,4 @@
-"""LSTMs that normalize their gates and c, or the columns of their kernels."""
+"""LSTMs with layer normalization of gates and c, or with normalized kernels."""
 
 import dataclasses
 from collections.abc import Callable
@@ -35,9 +35,9 @@ from ._lstms import (
 class _LayerNormedLSTM(LSTM):
     """An LSTM with optional layer normalization of each gate and of c'.
 
-    With `layer_norm`, `gamma` and `beta` `[num_units]` are stored under the scope of
-    each gate and under the scope `state`. In this case, no bias is added to the matrix
-    product, even if a bias is stored.
+    With `layer_norm`, each gate and c' have parameters `gamma` and `beta`
+    `[num_units]`, e.g. under the scopes `input` and `state`. The bias of the matrix
+    product is then not added, even if it is stored.
 
     Attributes:
         layer_norm: Whether to use layer normalization.
@@ -50,14 +50,14 @@ class _LayerNormedLSTM(LSTM):
     layer_norm: bool
     norm_gain: float
     norm_shift: float
-    # Defaults for cells that lack these fields.
+    # Values for cells that do not have these fields.
     use_peepholes: bool = False
     cell_clip: float | None = None
 
     gate_scopes: tuple[str, ...]
     peepholes: tuple[str, ...]
     _gates: Callable[..., tuple[Array, PyTree]]
-    """The update of the first stage."""
+    """Computes the gates and the new c from the matrix product."""
 
     @property
     def stages(self) -> tuple[Stage, ...]:
@@ -79,7 +79,7 @@ class _LayerNormedLSTM(LSTM):
         return specs
 
     def blocks_of(self, params: Params, z: Array) -> list[Array]:
-        """The blocks of z, each normalized if `layer_norm` is True."""
+        """Splits z into one block per gate; normalizes each if `layer_norm` is True."""
         scopes = self.gate_scopes
         blocks = zip(scopes, jnp.split(z, len(scopes), axis=-1), strict=True)
         return [self.normalized(params, scope, block) for scope, block in blocks]
@@ -87,7 +87,7 @@ class _LayerNormedLSTM(LSTM):
     def normalized(self, params: Params, scope: str, x: Array) -> Array:
         """`gamma * (x - mean) / sqrt(variance + epsilon) + beta` over the last axis.
 
-        Epsilon is 1e-12 (1e-3 in float16). The result is computed in at least float32.
+        Epsilon is 1e-12 (1e-3 in float16), and the computation uses at least float32.
         Without `layer_norm`, x is returned unchanged.
 
         Source: arXiv:1607.06450; `tf.contrib.layers.layer_norm`.
@@ -105,13 +105,13 @@ class _LayerNormedLSTM(LSTM):
 
 
 class _FourGateLSTM(_LayerNormedLSTM):
-    """An LSTM with blocks i, j, f, o."""
+    """An LSTM with four gates, in the order i, j, f, o."""
 
     gate_scopes = ("input", "transform", "forget", "output")
     peepholes = ("w_f_diag", "w_i_diag", "w_o_diag")
 
     def stage_params(self, params: Params) -> Params:
-        """Removes the bias if it is unused; see `AffineCell.stage_params`."""
+        """Removes the bias if `layer_norm` is True; see `AffineCell.stage_params`."""
         if not self.layer_norm:
             return params
         return {name: value for name, value in params.items() if name != "bias"}
@@ -146,8 +146,8 @@ class LayerNormLSTMCell(_FourGateLSTM):
         LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta
 
     Epsilon is 1e-12 (1e-3 in float16). The state stores the normalized c'. Without
-    `layer_norm`, the cell has the equations of an `LSTMCell`, which add the bias. With
-    `layer_norm`, the bias is not used, but it is stored because checkpoints contain it.
+    `layer_norm`, the cell computes the same as an `LSTMCell`. With `layer_norm`, the
+    parameters contain an unused bias, because checkpoints of TensorFlow contain it.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; `kernel` `[I + P, 4H]`,
@@ -158,11 +158,11 @@ class LayerNormLSTMCell(_FourGateLSTM):
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
+        cell_clip: The largest magnitude of c', at least 0; None for no limit.
         initializer: For kernels and peepholes; None for Glorot uniform.
         num_proj: The size of the projected output, positive; None for no projection.
-        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
-            for no bound.
+        proj_clip: The largest magnitude of h' after a projection, at least 0; None for
+            no limit.
         forget_bias: Added to f at each step; not stored in the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         layer_norm: Whether to use layer normalization.
@@ -215,8 +215,8 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     Epsilon is 1e-12 (1e-3 in float16). The state stores the normalized c'. If
     `layer_norm` is False, a `bias` is added instead of the normalization. The random
     key comes from `cell.bind(params, key)`. Without a key, e.g. in evaluation, the cell
-    applies no dropout, whereas TensorFlow always applies dropout. Kept entries are
-    scaled by `1 / dropout_keep_prob`.
+    applies no dropout. TensorFlow always applies dropout. Kept entries are scaled by
+    `1 / dropout_keep_prob`.
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and
     output `[batch, H]`; `kernel` `[I + H, 4H]`, blocks i, j, f, o. With `layer_norm`,
@@ -314,12 +314,12 @@ class CoupledInputForgetGateLSTMCell(_LayerNormedLSTM):
         m  = sigmoid(o + W_O_diag c') * activation(c')
         h' = clip(m W_P, -proj_clip, proj_clip)
 
-    With `layer_norm`, j, f and o are normalized (with the parameters `transform`,
-    `forget` and `output`) and B is not used. B is still stored because checkpoints
-    contain it. The new c' is also normalized (with the parameters `state`) before it is
-    used for the output and stored in the state.
-    `LN(z) = gamma * (z - mean(z)) / sqrt(variance(z) + epsilon) + beta`; epsilon is
-    1e-12 (1e-3 in float16).
+    With `layer_norm`, j, f and o are normalized with the parameters `transform`,
+    `forget` and `output`. c' is normalized with the parameters `state`, before it is
+    used for the output and stored in the state. The parameters contain an unused B,
+    because checkpoints of TensorFlow contain it. The normalization is `LN(z) = gamma *
+    (z - mean(z)) / sqrt(variance(z) + epsilon) + beta`, where epsilon is 1e-12 (1e-3 in
+    float16).
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`; W `[I + P, 3H]`, split by
@@ -334,12 +334,13 @@ class CoupledInputForgetGateLSTMCell(_LayerNormedLSTM):
         initializer: For W, W_P and the peepholes; None for Glorot uniform. TensorFlow
             ignores this initializer.
         num_proj: The size of the projected output, positive; None for no projection.
-        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
-            for no bound.
+        proj_clip: The largest magnitude of h' after a projection, at least 0; None for
+            no limit.
         num_unit_shards: The number of variables that store W.
         num_proj_shards: The number of variables that store W_P.
         forget_bias: Added to f at each step; not stored in the bias.
-        state_is_tuple: False for a state `[batch, H + P]` that holds `[c, h]`.
+        state_is_tuple: If False, the state is one array `[batch, H + P]`, which holds
+            `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
@@ -410,14 +411,13 @@ class CoupledInputForgetGateLSTMCell(_LayerNormedLSTM):
 class WeightNormLSTMCell(OfLSTMCell):
     """An `LSTMCell` whose kernel columns have learned norms.
 
-    The cell is an `LSTMCell` with a normalized kernel. The rows that multiply x and the
-    rows that multiply h are normalized separately::
+    The kernel is normalized once per run. The rows that multiply x and the rows that
+    multiply h are normalized separately::
 
         kernel = [norm_0 * kernel_x / |kernel_x|; norm_1 * kernel_h / |kernel_h|]
 
     Here, `|k| = sqrt(max(sum(k ** 2), 1e-12))` holds the norm of each column of k.
-    `projection/kernel` is normalized in the same way, with its own `norm_0`. The
-    kernels are normalized once per run.
+    `projection/kernel` is normalized in the same way, with its own `norm_0`.
 
     Shapes, for input size `I`, `H = num_units` and `P = num_proj` or `H`: inputs
     `[batch, I]`; c `[batch, H]`; h and output `[batch, P]`. Under `wn_lstm_cell`:
@@ -429,11 +429,11 @@ class WeightNormLSTMCell(OfLSTMCell):
         num_units: `H`, at least 0.
         norm: Whether to normalize the kernels; False for a plain `LSTMCell`.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The bound on the magnitude of c', at least 0; None for no bound.
+        cell_clip: The largest magnitude of c', at least 0; None for no limit.
         initializer: For kernels, norms and peepholes; None for Glorot uniform.
         num_proj: The size of the projected output, positive; None for no projection.
-        proj_clip: The bound on the magnitude of h' after a projection, at least 0; None
-            for no bound.
+        proj_clip: The largest magnitude of h' after a projection, at least 0; None for
+            no limit.
         forget_bias: Added to f at each step; not stored in the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         name: The name of the step in profiles, and of the scope in checkpoints.

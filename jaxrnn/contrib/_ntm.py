@@ -1,4 +1,4 @@
-"""The neural Turing machine."""
+"""`NTMCell`, the neural Turing machine, and its state."""
 
 import dataclasses
 import itertools
@@ -28,10 +28,10 @@ class NTMControllerState(NamedTuple):
         read_vector_list: The vectors that the read heads have read, a list with one
             array `[batch, memory_vector_dim]` per head.
         w_list: The addresses of the heads, a list with one array `[batch, memory_size]`
-            per head. An address consists of weights for the places of the memory.
+            per head. An address holds one weight for each place of the memory.
         M: The memory, `[batch, memory_size, memory_vector_dim]`.
-        time: The number of steps that each row has run, `[batch]`. If `time` is a
-            scalar, as in contrib, it applies to all rows.
+        time: The number of steps that each row has run, `[batch]`. A scalar, as in
+            contrib, applies to all rows.
 
     Source: `tf.contrib.rnn.NTMControllerState`.
     """
@@ -45,13 +45,13 @@ class NTMControllerState(NamedTuple):
 
 @fields.dataclass
 class NTMCell(extend.ParamsWrapper):
-    """A neural Turing machine: a controller that reads and writes a memory.
+    """A neural Turing machine: a controller cell that reads and writes a memory.
 
-    The controller, a cell, reads `[x, reads]` and outputs a vector u. The vector
-    `u parameters_kernel + parameters_bias`, clipped to `[-clip_value, clip_value]`,
-    contains a key, a strength, a gate, shifts and a sharpness for each head, then an
-    erase vector and an add vector for each write head. With the memory M and the
-    previous address w of a head::
+    The controller reads `[x, reads]` and outputs a vector u. The parameters of the
+    heads are `u parameters_kernel + parameters_bias`, clipped to
+    `[-clip_value, clip_value]`. They contain a key, a strength, a gate, shifts and a
+    sharpness for each head, then an erase vector and an add vector for each write head.
+    With the memory M and the previous address w of a head::
 
         v_i = softmax_i(softplus(strength) * cosine(tanh(key), M_i))
         v   = sigmoid(gate) * v + (1 - sigmoid(gate)) * w
@@ -62,9 +62,9 @@ class NTMCell(extend.ParamsWrapper):
                                               (each write head, one after another)
 
     The output is `[u, reads] output_kernel + output_bias`, clipped to the same range.
-    At a row's first step (when `time` is 0), the reads, the addresses and the memory
-    come from parameters: `tanh(initial_read_vector_<i>)`,
-    `softmax(initial_address_weights_<i>)`, `memory`.
+    At a row's first step (`time` is 0), the initial reads, addresses and memory are
+    parameters: `tanh(initial_read_vector_<i>)`, `softmax(initial_address_weights_<i>)`,
+    `memory`.
 
     Shapes, for `S = memory_size`, `V = memory_vector_dim`, `R` read and `W` write
     heads, `C` the size of u, `O = output_dim` and `K = 2 * shift_range + 1`: inputs
@@ -75,11 +75,13 @@ class NTMCell(extend.ParamsWrapper):
     heads first; `memory` `[S, V]`. The parameters of the controller are stored under
     the controller's scope.
 
-    This cell avoids several limitations of contrib's cell. In contrib, `state_size`
-    describes a flattened memory. contrib has a single `time` for all rows, so a packed
-    sequence would start from the memory of the previous sequence. contrib supports only
-    float32, and its softmax overflows if a strength is large. With `shift_range=0`,
-    contrib still shifts addresses by one place and by two places.
+    Limitations of contrib's cell that this cell avoids:
+
+    - In contrib, `state_size` describes a flattened memory.
+    - contrib has a single `time` for all rows, so a sequence in a packed row would
+      start from the memory of the previous sequence.
+    - contrib supports only float32, and its softmax overflows if a strength is large.
+    - With `shift_range=0`, contrib still shifts addresses by one and by two places.
 
     Attributes:
         controller: The controller, a cell that outputs a single vector.
@@ -88,9 +90,9 @@ class NTMCell(extend.ParamsWrapper):
         read_head_num: `R`.
         write_head_num: `W`.
         shift_range: The maximum shift of an address in either direction, in places.
-        output_dim: `O`; required, because the sizes of the cell must be known before
-            its inputs. In contrib, None stands for the size of the inputs.
-        clip_value: The bound on the magnitude of the heads' parameters and the output.
+        output_dim: `O`. Required, because a cell must know its output size before it
+            reads inputs. In contrib, the default is the size of the inputs.
+        clip_value: The largest magnitude of the heads' parameters and of the output.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -100,7 +102,7 @@ class NTMCell(extend.ParamsWrapper):
     Source: arXiv:1410.5401, arXiv:1807.08518; `tf.contrib.rnn.NTMCell`.
     """
 
-    # The name that the base class uses for the controller.
+    # The base class expects the controller in the field `cell`.
     cell: RNNCell = dataclasses.field(init=False, repr=False, compare=False)
     controller: RNNCell = fields.checked(extend.check_rnn_cell)
     memory_size: int = fields.count()
@@ -119,7 +121,7 @@ class NTMCell(extend.ParamsWrapper):
         super().__post_init__()
         object.__setattr__(self, "cell", self.controller)
         shifts = 2 * self.shift_range + 1
-        must = f"be at least {shifts} (the number of shifts that `shift_range` allows)"
+        must = f"be at least {shifts}, the number of shifts that `shift_range` allows"
         size = self.memory_size
         extend.expect(size >= shifts, "memory_size", must, size)
 
@@ -206,14 +208,15 @@ class NTMCell(extend.ParamsWrapper):
         inputs = extend.check_step_inputs(inputs)
         params, inner = self.checked_params(params, inputs, key)
         state = NTMControllerState(*state)
-        # The controller checks its own part. `time` may also be a scalar.
+        # Do not check the state of the controller, which does so itself, and `time`,
+        # which may be a scalar.
         own = state._replace(controller_state=(), time=())
         size = self.state_size._replace(controller_state=(), time=())
         extend.check_state(own, size, inputs, wider=False)
         first = jnp.broadcast_to(state.time == 0, state.M.shape[:1])
 
         def choose(new: Array, old: Array) -> Array:
-            """The state before the step, which parameters set at time 0."""
+            """Replaces `old` with `new` in rows that are at their first step."""
             axes = tuple(range(1, old.ndim))
             return jnp.where(jnp.expand_dims(first, axes), new, old)
 
@@ -275,8 +278,8 @@ class NTMCell(extend.ParamsWrapper):
         cosine = product / (_norm(memory) * _norm(key)[:, None] + 1e-8)
         found = jax.nn.softmax(jax.nn.softplus(strength) * cosine)
         w = gate * found + (1 - gate) * before
-        # As in contrib, the weight of shift 0 comes first, then the weights of the
-        # shifts 1, 2, ... up, then the weights of the shifts ..., 2, 1 down.
+        # As in contrib, the weights are for the shifts 0, then 1, 2, ... places up,
+        # then ..., 2, 1 places down.
         reach = self.shift_range
         shifts = [*range(reach + 1), *range(-reach, 0)]
         w = sum(shift[:, i, None] * jnp.roll(w, s, 1) for i, s in enumerate(shifts))

@@ -26,10 +26,9 @@ def sequence_loss(
     softmax_loss_function: Callable[..., Array] | None = None,
     name: str | None = None,
 ) -> Array:
-    """The weighted cross-entropy of sequences, with optional reductions.
+    """Computes the weighted cross-entropy of sequences, averaged or summed.
 
-    Let `c = cross-entropy * weights`, `[batch, time]`. The flags that are True select
-    the result:
+    Let `c = cross-entropy * weights`, `[batch, time]`. The flags select the result:
 
     - Both `average_across_...` flags (the default): `sum(c) / sum(weights)`.
     - Both `sum_over_...` flags and no `average_across_...` flag: `sum(c) / n`, where n
@@ -42,9 +41,9 @@ def sequence_loss(
     - No flag: c itself.
 
     If a divisor is 0, the result is 0. Where a weight is 0, logits may be NaN or
-    infinite, and targets may be out of range, e.g. -1 or 99 as padding. In this case,
-    TensorFlow's loss is NaN, or TensorFlow raises an error. Where a weight is not 0, a
-    target of `vocab` or more makes the loss NaN.
+    infinite, and targets may be out of range, e.g. -1 as padding. TensorFlow raises an
+    error or returns NaN for them. Where a weight is not 0, a target of `vocab` or more
+    makes the loss NaN.
 
     Args:
         logits: Floating `[batch, time, vocab]`.
@@ -72,7 +71,7 @@ def sequence_loss(
     logits, targets, weights = _checked(logits, targets, weights)
     average = _axes(average_across_batch, average_across_timesteps)
     total = _axes(sum_over_batch, sum_over_timesteps)
-    must = "be False for an axis over which the loss is averaged"
+    must = "be False for the axes over which `average_across_...` averages"
     extend.expect(not set(average) & set(total), "sum_over_...", must, True)
     with jax.named_scope(name or "sequence_loss"):
         zero = jnp.zeros((), logits.dtype)

@@ -1,4 +1,4 @@
-"""Small recurrent cells, whose gates mix the state with a candidate."""
+"""Small recurrent cells, such as `UGRNNCell`, `SRUCell` and `IndRNNCell`."""
 
 from collections.abc import Callable
 from typing import final
@@ -31,7 +31,7 @@ class UGRNNCell(AffineCell[Array]):
     Attributes:
         num_units: `H`, at least 0.
         initializer: For the kernel; None for Glorot uniform. The bias is initialized to
-            zeros unless `initializer` is an `initializers.by_part` with a `bias`.
+            zeros, unless `initializer` is an `initializers.by_part` with a `bias`.
         forget_bias: Added to g at each step; not stored in the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
 
@@ -96,8 +96,9 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        num_in_proj: With None or 0, the inputs must have size H. With any positive
-            number, inputs of other sizes are projected to size H, as in contrib.
+        num_in_proj: Any positive number allows inputs of other sizes than H, which are
+            projected to size H, as in contrib. With None or 0, the inputs must have
+            size H.
         initializer: For the kernels; None for Glorot uniform. The biases are
             initialized to zeros unless `initializer` is an `initializers.by_part` with
             a `bias`.
@@ -140,7 +141,7 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
         }
         if depth == size:
             return specs
-        must = f"have depth `num_units` ({size})"
+        must = f"have size {size} like `num_units`"
         fix = f"To project the inputs, pass `num_in_proj={size}`."
         extend.expect(self.num_in_proj, "inputs", must, depth, fix)
         kernel = ParamSpec((depth, size), kernel, depth)
@@ -157,12 +158,12 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
     def checked_step(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
     ) -> tuple[Array, PyTree]:
-        """Checks and returns the inputs and the state, which have one dtype."""
+        """Checks that inputs and state have one dtype, and returns them."""
         inputs, state = super().checked_step(params, inputs, state, key)
         return inputs, extend.check_state(state, self.state_size, inputs, wider=False)
 
     def compose(self, run_next: Callable, params: Params, inputs: Array) -> Array:
-        """The outputs; `inner` updates the state; see `ComposedCell.compose`."""
+        """Runs `inner`, which updates h, and mixes the outputs; see `ComposedCell`."""
         v = inputs
         if "in_projection" in params:
             v = extend.affine(params["in_projection"], [v], v.dtype)
@@ -177,7 +178,7 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
 
 @final
 class _Recurrence(UGRNNCell):
-    """The inner cell of `IntersectionRNNCell`; it outputs the old state."""
+    """Updates h of an `IntersectionRNNCell`, and outputs the h before the update."""
 
     def _update(self, params: Params, z: Array, state: Array) -> tuple[Array, Array]:
         return state, super()._update(params, z, state)[1]
@@ -185,7 +186,7 @@ class _Recurrence(UGRNNCell):
 
 @fields.dataclass
 class UnitsCell(AffineCell[Array]):
-    """A cell whose arguments are named as in Keras; `activation=None` is the identity.
+    """A base class of cells whose arguments have Keras's names.
 
     Attributes:
         units: `H`.
@@ -219,7 +220,7 @@ class CFNCell(UnitsCell):
         a, b = split(sigmoid(x kernel[:, :2H] + h recurrent_kernel + bias))
         h'   = a * activation(h) + (1 - b) * activation(x kernel[:, 2H:])
 
-    Like contrib's cell, this cell uses 1 - b where the paper uses b.
+    The paper uses b in place of 1 - b; contrib's cell uses 1 - b.
 
     Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
     `[batch, H]`; `kernel` `[I, 3H]`; `recurrent_kernel` `[H, 2H]` and `bias` `[2H]`,
@@ -242,7 +243,7 @@ class CFNCell(UnitsCell):
 
     @property
     def stages(self) -> tuple[Stage, ...]:
-        """The stage that reads only the inputs, then the stage of the gates."""
+        """The stage of the candidate, which reads only x, then the gates' stage."""
         n = self.units
         return (
             Stage(self._project, operand_size=0, columns=n, bias=None, path="inputs"),
@@ -260,7 +261,7 @@ class CFNCell(UnitsCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """Splits off the first stage's columns and joins the kernels of the gates."""
+        """Splits the kernel by stages, and joins both kernels of the gates."""
         gates, inputs = jnp.split(params["kernel"], [2 * self.units], axis=1)
         gates = jnp.concatenate([gates, params["recurrent_kernel"]])
         gates = {"kernel": gates, "bias": params["bias"]}
@@ -387,7 +388,7 @@ class SRUCell(LinearRecurrenceCell[Array]):
     def coefficients(
         self, params: Params, inputs: Array
     ) -> tuple[Array, Array, tuple[Array, Array]]:
-        """Returns `f`, `(1 - f) * y` and, for the output, `(r, (1 - r) * s)`."""
+        """Computes f and `(1 - f) * y` for c, and `(r, (1 - r) * s)` for the output."""
         bias = jnp.pad(params["bias"], self.num_units)  # Only f and r have a bias.
         wide = extend.at_least_float32(inputs.dtype)
         z = extend.affine({"kernel": params["kernel"], "bias": bias}, [inputs], wide)
@@ -396,16 +397,17 @@ class SRUCell(LinearRecurrenceCell[Array]):
         return sigmoid(f), sigmoid(-f) * y, (sigmoid(r), sigmoid(-r) * s)
 
     def output(self, params: Params, state: Array, rest: tuple[Array, Array]) -> Array:
-        """`r * activation(c) + (1 - r) * s`."""
+        """Computes `r * activation(c) + (1 - r) * s`."""
         r, skipped = rest
         return r * self.activation(state.astype(r.dtype)) + skipped
 
 
 class _IndependentUnits(AffineCell):
-    """A cell in which only the inputs are multiplied by a matrix.
+    """A cell in which each unit reads only its own state.
 
-    In each block, each unit has one weight for its own state. The updates read
-    `kernel_u` as a list with one vector of weights per block.
+    A matrix multiplies the inputs. In each block (e.g. the gate r), each unit has one
+    weight for its state. `_update` reads these weights as a list `kernel_u` with one
+    vector per block.
     """
 
     num_units: int
@@ -421,7 +423,7 @@ class _IndependentUnits(AffineCell):
         return (Stage(self._update, operand_size=0, columns=columns),)
 
     def elementwise_specs(self) -> Specs:
-        """Specs of the weights of the state."""
+        """Specs of the vectors that multiply the state, one per block."""
         return {"kernel_u": [ParamSpec((self.num_units,), _uniform)] * self.blocks}
 
     def param_specs(self, depth: int) -> Specs:
@@ -429,7 +431,7 @@ class _IndependentUnits(AffineCell):
         return self._specs(depth, "kernel_w", self.blocks, zeros)
 
     def _specs(self, depth: int, name: str, blocks: int, bias: Initializer) -> Specs:
-        """Specs of a layer; `bias` is the default initializer of its bias."""
+        """Specs of `blocks` blocks; `bias` is the default initializer of the bias."""
         columns = blocks * self.num_units
         kernel = self.kernel_initializer or extend.glorot_uniform
         bias = self.bias_initializer or extend.bias_initializer(kernel, bias)
@@ -440,14 +442,14 @@ class _IndependentUnits(AffineCell):
         }
 
     def stage_params(self, params: Params) -> Params:
-        """The parameters under the names that the stage expects."""
+        """Renames `kernel_w`, and splits `kernel_u` into one vector per block."""
         weights = jnp.split(params["kernel_u"][0], self.blocks)
         return {**params, "kernel": params["kernel_w"], "kernel_u": weights}
 
 
 @fields.dataclass
 class IndRNNCell(_IndependentUnits):
-    """The basic recurrent cell with independent units (IndRNN).
+    """A basic recurrent cell with independent units (IndRNN).
 
     Each step computes::
 
@@ -566,8 +568,8 @@ class IndyLSTMCell(_IndependentUnits, LSTM):
 
     Shapes, for input size `I` and `H = num_units`: inputs `[batch, I]`; c, h and output
     `[batch, H]`; `kernel_w` `[I, 4H]`, `kernel_u` `[1, 4H]` and `bias` `[4H]`, blocks
-    i, j, f, o. c may be float32 while h and the parameters are 16-bit; in this case,
-    pass an `initial_state` with these dtypes.
+    i, j, f, o. To keep c in float32 while h and the parameters are 16-bit, pass an
+    `initial_state` with these dtypes.
 
     Attributes:
         num_units: `H`, at least 0.

@@ -1,4 +1,4 @@
-"""Cells that run other cells: wrappers with projections, gates, ids or attention."""
+"""Wrappers that add a projection, a highway, an embedding or attention to a cell."""
 
 import math
 from collections.abc import Callable
@@ -27,19 +27,19 @@ from ..decode._ids import Table
 
 
 def activated(activation: Activation, x: Array) -> Array:
-    """Applies an activation of arrays `[batch, size]` to one step or to all steps."""
+    """Applies an activation to x, `[batch, size]` or `[time, batch, size]`."""
     return jax.vmap(activation)(x) if x.ndim > 2 else activation(x)
 
 
 class _WrapperWithInputs(extend.ParamsWrapper):
-    """A wrapper with parameters, whose cell may read other inputs than the wrapper."""
+    """A wrapper with parameters that may change the inputs of its cell."""
 
     def step_inputs(self, inputs: PyTree) -> PyTree:
         """Checks and returns the inputs of one step, as arrays or shapes."""
         return extend.check_step_inputs(inputs)
 
     def cell_inputs(self, inputs: PyTree, dtype: DType) -> PyTree:
-        """The inputs that the wrapped cell receives, as arrays or shapes."""
+        """Returns the inputs of the wrapped cell, or their shapes."""
         return inputs
 
     def init(self, key: Key, inputs: Shaped | PyTree, dtype: DType = None) -> Params:
@@ -60,7 +60,7 @@ class _Wrapper(_WrapperWithInputs, extend.ComposedCell):
     def checked_step(
         self, params: Params, inputs: PyTree, state: PyTree, key: Key | None
     ) -> tuple[PyTree, PyTree]:
-        """Checks the inputs; `compose` and the cell check everything else."""
+        """Checks the inputs; `compose` and the cell check parameters and state."""
         return self.step_inputs(inputs), state
 
 
@@ -103,7 +103,7 @@ class InputProjectionWrapper(_Wrapper):
         return jax.ShapeDtypeStruct((inputs.shape[0], self.num_proj), inputs.dtype)
 
     def compose(self, run_next: Callable, params: Params, inputs: Array) -> PyTree:
-        """The cell's outputs for the projected inputs."""
+        """Projects the inputs and runs the cell; see `ComposedCell.compose`."""
         own, inner = self.checked_params(params, inputs, None)
         projected = extend.affine(own, [inputs], inputs.dtype)
         return run_next(inner, activated(self.activation, projected))
@@ -133,7 +133,7 @@ class OutputProjectionWrapper(_Wrapper):
     Source: `tf.contrib.rnn.OutputProjectionWrapper`.
     """
 
-    # The default, an invalid size, becomes a class attribute. It hides the read-only
+    # The default, an invalid size, becomes a class attribute, which hides the read-only
     # property `output_size` of `WrapperCell`.
     output_size: int = fields.count(default=0)
     activation: fields.ActivationLike = fields.activation(none="linear")
@@ -155,7 +155,7 @@ class OutputProjectionWrapper(_Wrapper):
         return inputs
 
     def compose(self, run_next: Callable, params: Params, inputs: PyTree) -> Array:
-        """The cell's projected outputs."""
+        """Runs the cell and projects its outputs; see `ComposedCell.compose`."""
         own, inner = self.split_params(params)
         outputs = run_next(inner, inputs)
         extend.check_params(own, self.own_specs, outputs)
@@ -214,7 +214,7 @@ class HighwayWrapper(_Wrapper):
         )
 
     def compose(self, run_next: Callable, params: Params, inputs: Array) -> Array:
-        """The mixture of inputs and outputs."""
+        """Runs the cell and mixes its outputs with the inputs; see `ComposedCell`."""
         own, inner = self.checked_params(params, inputs, None)
 
         def gate(name: str) -> Array:
@@ -239,10 +239,10 @@ class EmbeddingWrapper(_Wrapper):
     """Feeds a cell the embeddings of ids: `cell(embedding[x])`.
 
     Shapes: inputs `[batch, 1]` or `[batch]`, integers in `[0, embedding_classes)`;
-    `embedding` `[embedding_classes, embedding_size]`. The embedding of any other id
-    is NaN, whereas TensorFlow raises an error on CPUs and returns zeros on GPUs.
-    The wrapper has the same state and output as the wrapped cell. The parameters of
-    the wrapped cell are stored under the cell's scope, e.g. `gru_cell`.
+    `embedding` `[embedding_classes, embedding_size]`. The embedding of any other id is
+    NaN. TensorFlow raises an error on CPUs and returns zeros on GPUs. The wrapper has
+    the same state and output as the wrapped cell. The parameters of the wrapped cell
+    are stored under the cell's scope, e.g. `gru_cell`.
 
     Attributes:
         cell: The wrapped cell.
@@ -301,10 +301,10 @@ class EmbeddingWrapper(_Wrapper):
         return jax.ShapeDtypeStruct(shape, dtype or jnp.float32)
 
     def compose(self, run_next: Callable, params: Params, inputs: Array) -> PyTree:
-        """The cell's outputs for the embeddings of the ids."""
+        """Runs the cell on the embeddings of the ids; see `ComposedCell.compose`."""
         own, inner = self.split_params(params)
-        # The dtype of the ids does not determine the dtype of the parameters, so check
-        # the parameters against `embedding` instead of the ids.
+        # Ids are integers and do not determine the dtype of the parameters. So compare
+        # all parameters with the dtype of `embedding`.
         extend.check_params(own, self.own_specs, own.get("embedding", inputs))
         ids = inputs if inputs.ndim == 1 else inputs[..., 0]
         last = self.embedding_classes - 1
@@ -317,7 +317,7 @@ class EmbeddingWrapper(_Wrapper):
 
 @fields.dataclass
 class AttentionCellWrapper(_WrapperWithInputs):
-    """A wrapper that lets a cell attend over the wrapper's last L outputs.
+    """Adds attention over the last L outputs to a cell.
 
     Each step computes::
 
@@ -345,8 +345,8 @@ class AttentionCellWrapper(_WrapperWithInputs):
         attn_size: `A`; None for the cell's output size.
         attn_vec_size: `V`; None for `attn_size`.
         input_size: `N`; None for the size of the inputs.
-        state_is_tuple: False for a state `[batch, S + A + L A]` that concatenates all
-            parts; the cell's state must then be one vector.
+        state_is_tuple: If False, the state is one array `[batch, S + A + L A]`, and the
+            state of the cell must be one vector.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
@@ -385,7 +385,7 @@ class AttentionCellWrapper(_WrapperWithInputs):
 
     @property
     def state_size(self) -> Size:
-        """Sizes `(cell.state_size, A, L A)`; their sum if the state is one array."""
+        """`(cell.state_size, A, L A)`, or the sum if the state is one array."""
         _, _, size, _, length = self._sizes
         sizes = self.cell.state_size, size, length * size
         return sizes if self.state_is_tuple else sum(sizes)
@@ -415,7 +415,7 @@ class AttentionCellWrapper(_WrapperWithInputs):
         }
 
     def cell_inputs(self, inputs: PyTree, dtype: DType) -> PyTree:
-        """The shape of the joined inputs and context."""
+        """The shape of the cell's inputs, `[batch, N]`."""
         batch, depth = inputs.shape
         return jax.ShapeDtypeStruct((batch, self.input_size or depth), inputs.dtype)
 
@@ -445,7 +445,7 @@ class AttentionCellWrapper(_WrapperWithInputs):
         memory = memory.reshape(len(inputs), length, size)
         joined = extend.affine(own, [inputs, context], inputs.dtype)
         output, state = self.cell.apply(inner, joined, state, key)
-        # Attend over the memory; the parts of the cell's new state are the query.
+        # Attend over the memory, with the cell's new state as the query.
         attention = own["attention"]
         query = extend.affine(attention, jax.tree.leaves(state), memory.dtype)
         features = jnp.dot(memory, attention["attn_w"][0, 0])

@@ -162,7 +162,7 @@ REFUSALS = [
     (ValueError, "`memory_depth`", lambda: initial(MEMORY[..., :2])),
     (ValueError, "size of the cell's output", lambda: attending(WIDER).init(KEY, first)),
     (TypeError, "`memory`", lambda: contrib.BahdanauAttention(H, memory=MEMORY)),
-    (TypeError, "dtype of the mechanism", lambda: on(HALVES).initial_state(MEMORY)),
+    (TypeError, "like the mechanism", lambda: on(HALVES).initial_state(MEMORY)),
 ]  # fmt: skip
 
 test_refuses = helpers.refusals(REFUSALS)
