@@ -1,6 +1,7 @@
-"""Flax modules around any cell (`linen.py`, `nnx.py`), and layers of published models.
+"""Flax modules for any cell (`linen.py`, `nnx.py`), and layers of published models.
 
-Imports `_drivers`, `_cells` and below, and Flax. Never here: equations of a step, or a
-loop. A module creates variables, and calls a driver; `modules.py` and `parameters.py`
-hold what linen and nnx share, without Flax.
+A module creates the variables of a cell, and calls a function such as `dynamic_rnn` to
+run it. `modules.py` and `parameters.py` contain the code that linen and nnx share, and
+do not import Flax. This folder imports `_drivers`, `_cells` and the folders below. It
+defines no equations of a step and no loop.
 """

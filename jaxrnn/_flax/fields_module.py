@@ -14,7 +14,7 @@ else:
 
 
 class _Signature:
-    """The signature of a class's constructor, which nnx's metaclass hides."""
+    """Shows `inspect` the signature of `__init__`, which nnx's metaclass hides."""
 
     def __get__(self, instance: object | None, owner: type) -> inspect.Signature:
         if instance is not None:
@@ -25,8 +25,7 @@ class _Signature:
 class FieldsModule(nnx.Module):
     """An nnx module whose subclasses are dataclasses.
 
-    It shows the signature of the constructor, stores lists as tuples, and rejects bound
-    cells.
+    Lists in fields are stored as tuples, and bound cells raise an error.
     """
 
     __signature__ = _Signature()

@@ -18,8 +18,8 @@ from .modules import BoundCells, Cells, Merge, StateBw
 from .parameters import AxisNames
 
 if TYPE_CHECKING:
-    # Linen turns modules into dataclasses at run time, which editors do not see. With
-    # this decorator, editors list the fields.
+    # Linen turns modules into dataclasses only at run time. With this decorator,
+    # editors also know their fields.
     from dataclasses import dataclass
 
     import flax.linen as nn
@@ -35,12 +35,12 @@ __all__ = ["RNN", "Bidirectional", "Cell", "StackBidirectional", "as_cell"]
 
 @dataclass
 class Recurrent(modules.Recurrent[State], nn.Module, kw_only=True):
-    """What the modules share: options, parameters, a random stream, and a call."""
+    """The base class of linen modules: options, parameters, random stream and call."""
 
     axis_names: AxisNames | None = None
 
     if not TYPE_CHECKING:
-        # Linen runs only functions that a class of linen defines.
+        # Linen wraps only methods that a linen class defines itself.
         __call__ = nn.compact(with_hints(modules.Recurrent.__call__))
 
     @nn.nowrap
@@ -49,7 +49,7 @@ class Recurrent(modules.Recurrent[State], nn.Module, kw_only=True):
 
     @nn.nowrap
     def _params(self, inputs: PyTree, sequence_length: Lengths | None) -> Params:
-        """The parameters, which `init` creates for the inputs."""
+        """Returns the parameters. During `init`, creates them for the inputs."""
         cells = self._cells()
 
         def init(key: Key, name: str) -> PyTree:
@@ -68,7 +68,7 @@ class Recurrent(modules.Recurrent[State], nn.Module, kw_only=True):
         is_quiet = modules.flag("deterministic", deterministic, self.deterministic)
         if is_quiet or is_random is False:
             return None
-        # `make_rng` falls back to the stream "params".
+        # Also look for "params", because `make_rng` falls back to this stream.
         streams = (self.rng_collection, "params")
         if rngs is None and (is_random or any(map(self.has_rng, streams))):
             return self.make_rng(self.rng_collection)
@@ -76,12 +76,12 @@ class Recurrent(modules.Recurrent[State], nn.Module, kw_only=True):
 
     @nn.nowrap
     def variables_of(self, *cells: BoundCells) -> Params:
-        """The module's variables, containing the parameters of bound cells.
+        """Returns the module's variables, with the parameters of bound cells.
 
         Args:
             *cells: A bound cell. For two directions, the forward cells and the backward
-                cells, as two arguments or as one pair; converters and `cells_of`
-                return such a pair.
+                cells, as two arguments or as one pair. Converters and `cells_of` return
+                a pair.
 
         Returns:
             `{"params": ...}`, for `apply`. Parameters with `axis_names` are boxed in
@@ -99,7 +99,7 @@ class Recurrent(modules.Recurrent[State], nn.Module, kw_only=True):
 
     @nn.nowrap
     def cells_of(self, variables: Params) -> BoundCells:
-        """Bound cells with the parameters in `variables`; inverts `variables_of`.
+        """Binds the module's cells to their parameters; the inverse of `variables_of`.
 
         Raises:
             ValueError: If `variables` lacks a parameter of the module.
@@ -119,7 +119,7 @@ class RNN(Recurrent[State]):
 
     Attributes:
         cell: The cell, or a `MultiRNNCell` for several layers.
-        reverse: Whether each row is read from its last valid step to its first.
+        reverse: Whether to run each row from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
             inputs. False, which is also Flax's default, returns the outputs in the
             order of computation: the output of a row's last step comes first.
@@ -130,19 +130,19 @@ class RNN(Recurrent[State]):
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype of the zero state and of the outputs, and of real inputs,
-            parameters and states, which are cast to `dtype`. Complex arrays stay
-            complex in the precision of `dtype`. An integer `dtype` casts nothing. None
-            for the widest real or complex dtype of inputs and parameters; float32 if
-            all are integers.
+        dtype: The dtype of the zero state and of the outputs. Real inputs, parameters
+            and states are cast to `dtype`. Complex arrays stay complex, in the
+            precision of `dtype`. An integer `dtype` casts nothing. By default, the
+            widest floating-point or complex dtype of inputs and parameters, or float32
+            if there is none.
         param_dtype: The dtype of the parameters, real or complex floating-point.
-        axis_names: Names of the parameters' axes, for partitioning: a dict from the
-            last part of a parameter's name ("kernel", "bias") to a tuple with a name or
-            None for each axis.
-        rng_collection: The name of the stream for random numbers.
-        deterministic: Whether calls draw no random numbers; None means False. The
-            argument of a call overrides the attribute. The attribute is static under
-            `nn.jit` and `nn.remat`; the argument is not.
+        axis_names: Names of the parameters' axes, for partitioning. A dict from the end
+            of a parameter's name to a tuple with a name or None per axis, such as
+            `{"kernel": (None, "hidden")}`.
+        rng_collection: The name of the random stream, e.g. for dropout.
+        deterministic: If True, calls draw no random numbers. None means False. The
+            argument of a call overrides the attribute. Under `nn.jit` and `nn.remat`,
+            set the attribute, because the argument would be traced.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.linen
@@ -172,8 +172,8 @@ class Bidirectional(Recurrent[tuple[State, StateBw]], Generic[State, StateBw]):
     Attributes:
         cell_fw: The forward cell.
         cell_bw: The backward cell, which has its own parameters.
-        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
-            default concatenates both outputs along the last axis.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module. By
+            default, both outputs are concatenated along the last axis.
     """
 
     cell_fw: RNNCell[State]
@@ -213,15 +213,15 @@ class StackBidirectional(
 class Cell(nn.RNNCellBase):
     """A jaxrnn cell as a linen cell, for `nn.RNN` and `nn.Bidirectional`.
 
-    Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use such cells in `jaxrnn.linen.RNN`, which is usually faster and ignores
-    padding.
+    A cell that draws random numbers raises an error, because Flax's RNN passes no key
+    to each step. Use such cells in `jaxrnn.linen.RNN`, which is usually faster and
+    ignores padding.
 
     Attributes:
-        cell: The cell; it must accept inputs `[batch, features]`.
-        dtype: The dtype of the initial carry, and of real inputs and parameters, which
-            are cast to `dtype`. Complex arrays stay complex in the precision of
-            `dtype`. None for `param_dtype`.
+        cell: The cell, which must accept inputs `[batch, features]`.
+        dtype: The dtype of the initial carry. Real inputs and parameters are cast to
+            `dtype`. Complex arrays stay complex, in the precision of `dtype`. None for
+            `param_dtype`.
         param_dtype: The dtype of the parameters, real or complex floating-point.
 
     Example:
@@ -268,13 +268,15 @@ class Cell(nn.RNNCellBase):
 
 
 def _param(module: nn.Module, name: str, init: Callable, *args: object) -> PyTree:
-    """A parameter of the module; variables may lack one that holds no arrays.
+    """Returns a parameter; creates it during `init`.
+
+    A parameter without arrays may be missing in the variables.
 
     Raises:
         ValueError: If the variables lack a parameter that holds arrays.
     """
-    # `param` would trace `init` on each call to compare shapes. The cell also compares
-    # the shapes, and its error message is clearer.
+    # Do not call `param` here, which would trace `init` on each call to compare shapes.
+    # The cell compares shapes anyway, with a clearer message.
     if module.has_variable("params", name):
         return nn.meta.unbox(module.get_variable("params", name))
     if not module.is_mutable_collection("params"):
@@ -286,7 +288,7 @@ def _param(module: nn.Module, name: str, init: Callable, *args: object) -> PyTre
 
 
 def _refuse_names(module: nn.Module, name: str) -> None:
-    """Raises ValueError for variables without `name`, or without the module's name."""
+    """Raises ValueError for variables that lack a parameter or the whole module."""
     owner = module.parent
     if module.variables.get("params") or not isinstance(owner, nn.Module):
         owner = module
@@ -304,20 +306,20 @@ def as_cell(
 ) -> RNNCell:
     """Wraps a linen cell as a jaxrnn cell.
 
-    The state is linen's carry, and the parameters are the module's parameters.
-    `dynamic_rnn` starts from zeros by default. If the module has a different initial
+    The state is linen's carry, and the parameters are the module's parameters. By
+    default, `dynamic_rnn` starts from zeros. If the module has a different initial
     carry, pass `initial_state=module.initialize_carry(...)`. All random streams are
-    derived from the bound key; `jaxrnn.linen.RNN` draws this key from the stream
-    `rng_collection`.
+    derived from the key of `cell.bind(params, key)`. `jaxrnn.linen.RNN` draws this key
+    from the stream `rng_collection`.
 
     Args:
         module: The unbound cell: a callable module with `initialize_carry`.
         in_features: The size of the inputs, or their shape without the batch axis.
-            Required only for cells whose state has the shape of their inputs, such as
+            Required only if the state has the shape of the inputs, e.g. in
             `nn.ConvLSTMCell`.
-        broadcast_rngs: The names of random streams that are the same at all steps of a
-            run, for example for recurrent dropout. In `nn.RNN`, these are the streams
-            that `split_rngs` maps to False.
+        broadcast_rngs: The names of random streams that give the same numbers at all
+            steps of a run, e.g. for recurrent dropout. In `nn.RNN`, `split_rngs` maps
+            these streams to False.
 
     Raises:
         TypeError: If `module` is not a linen cell; if `in_features` is neither an int
@@ -350,7 +352,7 @@ def as_cell(
 
     try:
         axes = module.num_feature_axes
-    # A cell need not define `num_feature_axes`. The property of the base class raises
+    # `num_feature_axes` is optional. The property of the base class raises
     # NotImplementedError.
     except (AttributeError, NotImplementedError):
         axes = None
@@ -368,7 +370,7 @@ class LinenCell(RNNCell):
     starts_from_zeros = property(lambda self: True)
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """The parameters of the module: its collection "params".
+        """Creates the module's parameters, its collection "params".
 
         Raises:
             ValueError: If the module has other collections.
@@ -376,8 +378,7 @@ class LinenCell(RNNCell):
         inputs = jnp.zeros(inputs.shape, inputs.dtype)
         carry = self.module.initialize_carry(key, inputs.shape)
         keys = {"params": key, "dropout": key}
-        # The carry may have another dtype than the inputs. Strict promotion would then
-        # raise an error.
+        # Allow promotion, because the carry may have another dtype than the inputs.
         with jax.numpy_dtype_promotion("standard"):
             variables = self.module.init(keys, carry, inputs)
         modules.check_no_variables(variables.keys() - {"params"})
@@ -393,7 +394,7 @@ class LinenCell(RNNCell):
         return output, state
 
     def _streams(self, key: Key) -> dict[str, Key]:
-        # Linen falls back to the stream "params" if a stream is missing.
+        # Include "params", because linen uses it for missing streams.
         streams = {"dropout": key, "params": jax.random.fold_in(key, 0)}
         for i, name in enumerate(self.broadcast_rngs):
             streams[name] = jax.random.fold_in(run_key(key), i)

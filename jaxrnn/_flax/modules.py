@@ -1,9 +1,9 @@
-"""What the modules of linen and nnx share, and one step for Flax's RNN.
+"""The code that modules of linen and nnx share: a call over sequences, and a step.
 
-The drivers (`dynamic_rnn` and the other functions that run cells) require one batch
-axis and arrays of one dtype. A call of a module merges the batch axes, casts to the
-dtype of the computation, calls the driver, and splits the batch axes again. Arrays that
-have one batch axis are not reshaped, so they keep their sharding.
+`dynamic_rnn` and the other functions that run cells require one batch axis and arrays
+of one dtype. A call of a module merges several batch axes into one, casts the arrays,
+calls the function, and splits the batch axes again. Arrays with one batch axis are not
+reshaped, so they keep their sharding.
 """
 
 import dataclasses
@@ -61,11 +61,11 @@ Cells: TypeAlias = RNNCell | tuple[Any, Any]
 """The cells of a module: one cell, a forward and a backward cell, or a pair of tuples
 with the forward and the backward cell of each layer."""
 BoundCells: TypeAlias = Any
-"""Bound cells in the structure of `Cells`."""
+"""Bound cells, e.g. a pair for two directions, in the structure of `Cells`."""
 Rngs: TypeAlias = Any
-"""A random key; for a module of nnx, also a stream or `nnx.Rngs`."""
+"""A random key. For a module of nnx, also a stream or `nnx.Rngs`."""
 NamedCells: TypeAlias = Mapping[str, "RNNCell | NamedCells"]
-"""Cells in nested dicts with the keys of their parameters."""
+"""Nested dicts of cells, such as `{"fw": {"lstm_cell": cell}, ...}`."""
 
 StateBw = TypeVar("StateBw", covariant=True)
 """The state of a backward cell."""
@@ -73,10 +73,10 @@ StateBw = TypeVar("StateBw", covariant=True)
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class Recurrent(Generic[State]):
-    """What the modules of linen and nnx share: options, and a call.
+    """The base class of the modules of linen and nnx: common options, and a call.
 
-    A module adds the fields of its cells, and its method `_cells` returns the cells.
-    The base classes in linen and nnx hold the parameters and the random stream.
+    A module adds fields for its cells, which `_cells` returns. The subclasses
+    `Recurrent` of linen and nnx add the parameters and the random stream.
     """
 
     time_major: bool = False
@@ -173,59 +173,58 @@ class Recurrent(Generic[State]):
         """Runs the module over sequences.
 
         Args:
-            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`; or
-                a nest of such arrays, with any number of batch axes, including none.
-                For a cell without `feature_axes`, such as a `FunctionCell`, the inputs
-                must have as many batch axes as `sequence_length`, or one batch axis if
-                there are no lengths.
-            sequence_length: `[*batch]`, integers, clamped to `[0, time]`; None for all
-                steps. Inputs past the length of a row have no effect, and outputs there
-                are zero. Flax calls this argument `seq_lengths`.
-            initial_state: The state before the first step, each leaf `[*batch, ...]`;
-                None for the zero state. With two directions, either state of the pair
-                may be None. Real leaves are cast to `dtype`; complex leaves stay
-                complex. Flax calls this argument `initial_carry`.
-            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`: True
-                where the state of a row is reset before the step, for example at the
-                start of an episode. See `jaxrnn.dynamic_rnn` and
+            inputs: `[*batch, time, ...]`, or `[time, *batch, ...]` if `time_major`, or
+                a nest of such arrays. The number of batch axes may be 0, 1 or more. For
+                a cell without `feature_axes`, such as a `FunctionCell`, the inputs must
+                have as many batch axes as `sequence_length`, or one batch axis without
+                lengths.
+            sequence_length: The number of valid steps of each row, integers `[*batch]`,
+                clamped to `[0, time]`. None for all steps. Inputs past the length have
+                no effect, and outputs past the length are zero. Flax calls this
+                argument `seq_lengths`.
+            initial_state: The state before the first step, each leaf `[*batch, ...]`.
+                None for the zero state. With two directions, pass a pair, in which
+                either state may be None. Real leaves are cast to `dtype`, and complex
+                leaves stay complex. Flax calls this argument `initial_carry`.
+            resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`. True
+                resets the state of a row before the step, e.g. at the start of an
+                episode. See `jaxrnn.dynamic_rnn` and
                 `jaxrnn.bidirectional_dynamic_rnn`.
-            reset_state: The state after a reset, in the form of `initial_state`; None
-                for the zero state. Only `RNN` supports this argument; bidirectional
-                modules always reset to zeros.
-            mask: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`; an
-                alternative to `sequence_length`. True at valid steps, False at masked
-                steps; gaps are allowed. See `jaxrnn.dynamic_rnn`. A reversed run
-                reverses all steps, including masked steps.
-            deterministic: Whether to run without random numbers; None to use the
-                module's attribute, which nnx's `train()` and `eval()` set.
-            return_carry: Whether to also return the state; None to use the module's
+            reset_state: The state after a reset, each leaf `[*batch, ...]`. None for
+                the zero state. Only `RNN` supports this argument. Bidirectional modules
+                always reset to zeros.
+            mask: An alternative to `sequence_length`: bool `[*batch, time]`, or
+                `[time, *batch]` if `time_major`. True at valid steps, which need not be
+                adjacent. See `jaxrnn.dynamic_rnn`. A reversed run reverses all steps,
+                including masked steps.
+            deterministic: Whether to run without random numbers. By default, the
+                module's attribute, which `train()` and `eval()` of nnx set.
+            return_carry: Whether to also return the state. By default, the module's
                 attribute.
-            return_states: Whether to return `(state, outputs, states)`, with the state
-                after every step. The state is then returned regardless of
-                `return_carry`. None to use the module's attribute.
-            rngs: A key for random numbers, instead of the module's stream; for an nnx
-                module, also a stream or `nnx.Rngs`. If a function under `jax.jit`
-                closes over an nnx module, pass a key: the module's stream cannot
-                advance in such a function and raises `TraceContextError`.
-            axis_name: The axis of `jax.shard_map` that divides time; see
+            return_states: Whether to return `(state, outputs, states)`, where `states`
+                contains the state after every step. By default, the module's attribute.
+            rngs: A random key in place of the module's stream. For an nnx module, also
+                a stream or `nnx.Rngs`. If a function under `jax.jit` closes over an nnx
+                module, pass a key. Otherwise, the module's stream raises
+                `TraceContextError`, because it cannot advance there.
+            axis_name: The mesh axis of `jax.shard_map` over which time is divided; see
                 `jaxrnn.dynamic_rnn`. Only `RNN` without `reverse` supports this
                 argument. Linen's `init` ignores it.
 
         Returns:
             The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if
-            `time_major`. With `return_carry`, the pair `(state, outputs)`, in Flax's
-            order. With `return_states`, `(state, outputs, states)`, also if
-            `return_carry` is False. `jaxrnn.dynamic_rnn` returns the outputs first.
-            With two directions, `states` is a pair, as in
+            `time_major`. With `return_carry`, the pair `(state, outputs)`. With
+            `return_states`, `(state, outputs, states)`, also if `return_carry` is
+            False. The state comes first, as in Flax, whereas `jaxrnn.dynamic_rnn`
+            returns the outputs first. With two directions, `states` is a pair, as in
             `jaxrnn.bidirectional_dynamic_rnn`.
 
         Raises:
             TypeError: If an option has the wrong type, or if `rngs` of an nnx module is
                 neither a stream nor a key; see also `jaxrnn.dynamic_rnn`.
             ValueError: As in `jaxrnn.dynamic_rnn`.
-            flax.errors.InvalidRngError: In linen, if a cell declares that it draws
-                random numbers but the streams `rng_collection` and "params" are both
-                missing.
+            flax.errors.InvalidRngError: In linen, if a cell draws random numbers, but
+                neither the stream `rng_collection` nor the stream "params" is there.
         """
         params = self._params(inputs, sequence_length)
         cells = bind_cells(self._cells(), params, self._draw_key(deterministic, rngs))
@@ -243,8 +242,8 @@ class Recurrent(Generic[State]):
         arrays = cells, inputs, initial_state, reset_state
         cells, inputs, initial_state, reset_state = in_dtype(dtype, arrays)
 
-        # Run the cells. `init` must also run outside `shard_map`, and on devices that
-        # the implementation does not support.
+        # Run the cells. In `init`, ignore `axis_name` and `implementation`, because
+        # users call `init` outside of `shard_map` and possibly on another device.
         is_init = self._is_init()
         return_carry = flag("return_carry", return_carry, self.return_carry)
         options = {
@@ -273,7 +272,7 @@ class Recurrent(Generic[State]):
 
 
 def flag(name: str, of_call: bool | None, of_module: bool | None) -> bool:
-    """The flag of a call or, if None, of the module; None means False."""
+    """Returns the call's flag or, if None, the module's flag. None becomes False."""
     value = of_module if of_call is None else of_call
     return value is not None and as_bool(name, value)
 
@@ -287,7 +286,7 @@ def _run_one_way(
     axis_name: AxisName | None,
     options: dict[str, Any],
 ) -> tuple:
-    """Calls `dynamic_rnn`, for reversed rows if the module's `reverse` is True."""
+    """Calls `dynamic_rnn`, or `run_backward` if the module's `reverse` is True."""
     options |= {"initial_state": initial_state, "reset_state": reset_state}
     keep_order = as_bool("keep_order", module.keep_order)
     if not as_bool("reverse", module.reverse):
@@ -305,7 +304,7 @@ def _run_two_ways(
     axis_name: AxisName | None,
     options: dict[str, Any],
 ) -> tuple:
-    """Runs one or several layers of two directions, and joins both outputs."""
+    """Runs one or several bidirectional layers, and merges the outputs."""
     must = "be None for a bidirectional module, which always resets to zeros"
     expect(reset_state is None, "reset_state", must, reset_state)
     _check_no_axis_name(axis_name, "a bidirectional module")
@@ -326,7 +325,7 @@ def _run_two_ways(
 
 
 def _check_no_axis_name(axis_name: AxisName | None, what: str) -> None:
-    """Raises ValueError for `axis_name`, with which each device reverses its part."""
+    """Raises ValueError for `axis_name`, because each device has only part of a row."""
     fix = "To divide time, shard the inputs on an explicit mesh."
     expect(axis_name is None, "axis_name", f"be None for {what}", axis_name, fix)
 
@@ -340,7 +339,7 @@ def concatenate(outputs_fw: PyTree, outputs_bw: PyTree) -> PyTree:
 
 
 def as_layers(cells_fw: Sequence[RNNCell], cells_bw: Sequence[RNNCell]) -> Cells:
-    """The cells of bidirectional layers; raises an error unless they are two lists."""
+    """Checks two lists of cells, one per layer, and returns them as tuples."""
     check_both_lists(cells_fw, cells_bw)
     for i, (cell_fw, cell_bw) in enumerate(zip(cells_fw, cells_bw, strict=True)):
         check_rnn_cell(f"cells_fw[{i}]", cell_fw)
@@ -354,7 +353,7 @@ def is_stack(cells: Cells) -> bool:
 
 
 def list_cells(cells: Cells) -> list[RNNCell]:
-    """All cells; the first cell reads the inputs."""
+    """Returns all cells in one list. The first cell reads the inputs."""
     return jax.tree.leaves(cells, is_leaf=lambda each: isinstance(each, RNNCell))
 
 
@@ -366,9 +365,9 @@ def are_random(cells: Cells) -> bool | None:
 def named_cells(cells: Cells) -> NamedCells:
     """The cells in nested dicts with the keys of their parameters.
 
-    The innermost keys are TensorFlow's scope names: `{"lstm_cell": cell}` for one cell,
-    `{"fw": {...}, "bw": {...}}` for two directions, and `{"cell_0": {"fw": {...}, "bw":
-    {...}}, "cell_1": ...}` for layers of two directions.
+    The innermost keys are TensorFlow's scope names. One cell gives
+    `{"lstm_cell": cell}`, two directions give `{"fw": {...}, "bw": {...}}`, and
+    bidirectional layers give `{"cell_0": {"fw": {...}, "bw": {...}}, "cell_1": ...}`.
     """
     if isinstance(cells, RNNCell):
         return {scope_name(unwrapped(cells)): cells}
@@ -379,7 +378,7 @@ def named_cells(cells: Cells) -> NamedCells:
 
 
 def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCells:
-    """The cells with their parameters; different cells get different keys."""
+    """Binds the cells to their parameters, each with a random key of its own."""
 
     def bind(named: NamedCells, params: Params, key: Key | None) -> BoundCells:
         bound: list[BoundCells] = []
@@ -400,9 +399,9 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
 
 
 def compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
-    """`dtype`; by default the widest floating-point dtype in `arrays`, or float32.
+    """Returns `dtype`, or the widest floating-point dtype in `arrays`, or float32.
 
-    Complex dtypes count as floating-point, and are wider than real dtypes.
+    Complex dtypes count as floating-point dtypes that are wider than real ones.
     """
     if dtype is not None:
         return as_dtype(dtype)
@@ -412,10 +411,10 @@ def compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
 
 
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
-    """The nest with its floating-point arrays cast to `dtype`.
+    """Casts the floating-point arrays of a nest to `dtype`.
 
-    A real `dtype` sets only the precision of complex arrays, which stay complex. An
-    integer `dtype` casts nothing.
+    Complex arrays stay complex: float64 casts them to complex128, other dtypes to
+    complex64. An integer `dtype` casts nothing.
     """
     if not jnp.issubdtype(dtype, jnp.inexact):
         return tree
@@ -430,7 +429,7 @@ def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
 
 
 def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
-    """The inputs; if the cell reads vectors, integers and bools are cast to `dtype`."""
+    """Casts integers and bools to `dtype`, if the cell reads vectors (not ids)."""
     if dtype is None or getattr(cell, "feature_axes", None) != 1:
         return inputs
 
@@ -446,7 +445,7 @@ def cast_integers(cell: RNNCell, dtype: DType | None, inputs: PyTree) -> PyTree:
 def merge_inputs(
     module: Recurrent, inputs: PyTree, sequence_length: Lengths | None
 ) -> tuple[PyTree, Array | np.ndarray | None, Shape]:
-    """The inputs and lengths with merged batch axes, and the sizes before merging.
+    """Returns the inputs and lengths with one batch axis, and the sizes that it merges.
 
     Raises:
         TypeError: If the lengths are not integers.
@@ -466,7 +465,7 @@ def merge_inputs(
 
 
 def first_step(module: Recurrent, inputs: PyTree, lengths: Lengths | None) -> PyTree:
-    """The types of one step of a module's inputs, with merged batch axes."""
+    """The shapes and dtypes of one step of a module's inputs, `[batch, ...]`."""
     inputs, _, _ = merge_inputs(module, inputs, lengths)
     axis = 1 if module.time_major else 0
 
@@ -477,22 +476,21 @@ def first_step(module: Recurrent, inputs: PyTree, lengths: Lengths | None) -> Py
 
 
 def merge(name: str, tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
-    """Merges batch axes of sizes `shape` that follow `start` axes.
+    """Merges the batch axes, which have sizes `shape` and begin at axis `start`.
 
-    None stays None, as in a pair of initial states. Scalars are shared by all rows, and
-    stay unchanged.
+    None and scalars, which all rows share, stay unchanged.
 
     Raises:
-        ValueError: If `shape` has several axes, and an array has other batch axes. The
-            drivers check a single batch axis.
+        ValueError: If `shape` has several axes, and an array has other batch axes. A
+            single batch axis is checked later, by functions such as `dynamic_rnn`.
     """
     end = start + len(shape)
 
     def merged(name: str, leaf: ArrayLike | None) -> Array | np.ndarray | None:
         if leaf is None:
             return None
-        # Keep NumPy arrays, because functions such as `dynamic_rnn` read the values of
-        # lengths and masks that are not traced.
+        # Keep NumPy arrays, so that `dynamic_rnn` can read the values of lengths and
+        # masks.
         array = leaf if type(leaf) is np.ndarray else as_array(name, leaf)
         if len(shape) == 1 or (end and not array.ndim):
             return array
@@ -509,7 +507,8 @@ def _check_one_sequence(
 ) -> None:
     """Raises ValueError if inputs without a batch axis come with arrays that have one.
 
-    Such inputs `[rows, depth]` are one step of each row, but run as one sequence.
+    Then the inputs probably are one step of each row, `[batch, depth]`, but would run
+    as one sequence, `[time, depth]`.
     """
     index = "None" if module.time_major else ":, None"
     must = "have no batch axis, because the inputs are one sequence [time, ...]"
@@ -527,7 +526,7 @@ def _check_one_sequence(
 
 
 def split(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
-    """Splits the merged axis again; the inverse of `merge`."""
+    """Splits the batch axis again; the inverse of `merge`."""
 
     def split(array: Array) -> Array:
         if array.ndim <= start:
@@ -540,7 +539,7 @@ def split(tree: PyTree, shape: Shape, start: int = 0) -> PyTree:
 def _batch_shape(
     cell: RNNCell, inputs: PyTree, lengths: Array | np.ndarray | None, start: int
 ) -> Shape:
-    """The batch axes: the axes of `lengths`, or all axes except time and features."""
+    """Infers the batch axes from `lengths`, or else from the cell's `feature_axes`."""
     (name, first), *_ = named_inputs(inputs)
     features = getattr(cell, "feature_axes", None)
     count = 1 if features is None else max(0, first.ndim - 1 - features)
@@ -601,7 +600,7 @@ def _step_dtype(module: Any) -> DType:
 def check_no_noise(cell: RNNCell) -> RNNCell:
     """Returns the cell; raises ValueError if it draws random numbers.
 
-    Flax's RNN gives its cells no random keys.
+    Flax's RNN passes no random keys to its cells.
     """
     fix = "Use `RNN` of `jaxrnn.linen` or `jaxrnn.nnx`."
     must = "not draw random numbers, because Flax's RNN passes no keys"
@@ -610,7 +609,7 @@ def check_no_noise(cell: RNNCell) -> RNNCell:
 
 
 def check_no_variables(others: Iterable[str]) -> None:
-    """Raises ValueError for a Flax cell with variables other than parameters."""
+    """Raises ValueError for variables of a Flax cell other than parameters."""
     got = sorted(map(str, others))
     fix = "Keep values that change from step to step in the carry."
     expect(not got, "module", "have no variables other than parameters", got, fix)
@@ -619,7 +618,7 @@ def check_no_variables(others: Iterable[str]) -> None:
 def sizes_of_cell(
     step: Callable[[Shape], tuple[PyTree, PyTree]], in_features: int | Shape
 ) -> tuple[Size, Size]:
-    """`(state_size, output_size)` of a Flax cell, found by tracing a step.
+    """Traces a step of a Flax cell to find its `(state_size, output_size)`.
 
     Args:
         step: `step(shape) -> (carry, output)` for one row of inputs, `[1, ...]`.

@@ -50,15 +50,15 @@ __all__ = [
 ]
 
 Rngs = nnx.Rngs | nnx.RngStream | jax.Array
-# Flax 0.12.6 and older call this function `nnx.pure`.
+# Flax 0.12.6 and older versions name this function `nnx.pure`.
 as_pure = getattr(nnx, "as_pure", None) or nnx.pure
 
 
 @dataclasses.dataclass(eq=False, repr=False, kw_only=True)
 class Recurrent(modules.Recurrent[State], FieldsModule):
-    """What the modules share: options, parameters, a random stream, and a call.
+    """The base class of nnx modules: options, parameters, random stream and call.
 
-    A module adds the argument `in_features`.
+    Subclasses add their cells and the constructor's argument `in_features`.
     """
 
     rngs: dataclasses.InitVar[nnx.Rngs]
@@ -100,7 +100,7 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
             self.deterministic = deterministic
 
     def get_cells(self) -> BoundCells:
-        """The module's bound cells, in the form that `set_cells` accepts."""
+        """Returns the cells bound to the module's parameters, for `set_cells`."""
         return modules.bind_cells(self._cells(), as_pure(self.weights))
 
     def set_cells(self, *cells: BoundCells) -> None:
@@ -112,11 +112,10 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
                 return such a pair.
 
         Raises:
-            TypeError: If an argument is not a bound cell, or if a parameter is complex
-                but the module's parameter is real.
-            ValueError: If a bound cell, without its wrappers, is not one of this
-                module's cells, or if its parameters have other names or shapes than
-                the module's.
+            TypeError: If an argument is not a bound cell, or if a complex parameter
+                would replace a real one.
+            ValueError: If a bound cell is not the module's cell (wrappers such as
+                dropout may differ), or if names or shapes of parameters differ.
         """
         own = as_pure(self.weights)
         params = parameters.params_of_cells(self._cells(), cells)
@@ -124,8 +123,8 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
         check_structure("`params`", own, params, strict=False, fix=fix)
         pairs = zip(named_leaves("params", own), jax.tree.leaves(params), strict=True)
         arrays = [parameters.in_place_of(name, old, new) for (name, old), new in pairs]
-        # `nnx.update` expects dicts instead of lists. The conversion keeps the order of
-        # the leaves.
+        # `nnx.update` expects dicts in place of lists. The order of the leaves is the
+        # same.
         names = nnx.to_pure_dict(nnx.state(self.weights))
         nnx.update(self.weights, with_structure(names, arrays))
 
@@ -137,8 +136,8 @@ class RNN(Recurrent[State]):
 
     Args:
         cell: The cell, or a `MultiRNNCell` for several layers.
-        in_features: The size of the inputs, an int or a nest of `TensorShape`s; or an
-            example of one step of inputs: `[batch, ...]` or a nest, as arrays or
+        in_features: The size of the inputs, an int or a nest of `TensorShape`s.
+            Alternatively, one step of inputs, `[batch, ...]` or a nest, as arrays or
             `jax.ShapeDtypeStruct`s.
         reverse: Whether each row is read from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
@@ -152,25 +151,25 @@ class RNN(Recurrent[State]):
         swap_memory: As in `jaxrnn.dynamic_rnn`.
         parallel_iterations: As in `jaxrnn.dynamic_rnn`.
         implementation: As in `jaxrnn.dynamic_rnn`.
-        dtype: The dtype of the zero state and of the outputs, and of real inputs,
-            parameters and states, which are cast to `dtype`. Complex arrays stay
-            complex in the precision of `dtype`. An integer `dtype` casts nothing. None
-            for the widest real or complex dtype of inputs and parameters; float32 if
-            all are integers.
+        dtype: The dtype of the zero state and of the outputs. Real inputs, parameters
+            and states are cast to `dtype`. Complex arrays stay complex, in the
+            precision of `dtype`. An integer `dtype` casts nothing. By default, the
+            widest floating-point or complex dtype of inputs and parameters, or float32
+            if there is none.
         param_dtype: The dtype of the parameters, real or complex floating-point.
-        axis_names: Names of the parameters' axes, for partitioning: a dict from the
-            last part of a parameter's name ("kernel", "bias") to a tuple with a name or
-            None for each axis.
-        rng_collection: The name of the stream for random numbers. The module forks this
-            stream if a cell declares that it draws random numbers, or if a cell
-            declares nothing and `rngs` has the stream or a default stream; see
-            `jaxrnn.RNNCell.is_random`.
-        deterministic: Whether calls draw no random numbers; `train()` and `eval()`
-            change this attribute.
+        axis_names: Names of the parameters' axes, for partitioning. A dict from the end
+            of a parameter's name to a tuple with a name or None per axis, such as
+            `{"kernel": (None, "hidden")}`.
+        rng_collection: The name of the random stream, e.g. for dropout. The constructor
+            forks this stream of `rngs` if a cell's `is_random` is True. If `is_random`
+            is None, i.e. unknown, the constructor forks the stream if `rngs` has it or
+            a default stream.
+        deterministic: If True, calls draw no random numbers. `train()` and `eval()` set
+            this attribute.
 
     Raises:
-        TypeError: If an argument has the wrong type; options that are not needed to
-            create parameters are checked in calls.
+        TypeError: If an argument has the wrong type. Options that do not affect the
+            parameters are checked in calls.
         ValueError: If `axis_names` does not match the parameters, or if `param_dtype`
             is not floating-point.
         KeyError: If a cell draws random numbers but `rngs` has no stream for them.
@@ -339,14 +338,14 @@ def as_cell(
 ) -> BoundCell:
     """Wraps an nnx cell, with its parameters, as a jaxrnn cell.
 
-    The state is nnx's carry. `dynamic_rnn` starts from zeros by default. If the module
+    The state is nnx's carry. By default, `dynamic_rnn` starts from zeros. If the module
     has a different initial carry, pass `initial_state=module.initialize_carry(...)`.
 
     Args:
         module: The cell: a callable module with `initialize_carry`.
         in_features: The size of the inputs, or their shape without the batch axis.
-        broadcast_rngs: The names of random streams that are the same at all steps of a
-            run, for example for recurrent dropout; as in `nnx.RNN`.
+        broadcast_rngs: The names of random streams that give the same numbers at all
+            steps of a run, e.g. for recurrent dropout, as in `nnx.RNN`.
 
     Returns:
         A bound cell, whose `params` are nested dicts of arrays. After training,
@@ -395,12 +394,12 @@ def as_cell(
 
 @dataclasses.dataclass(frozen=True, repr=False, eq=False)
 class NnxCell(RNNCell):
-    """A module of nnx that already has its parameters."""
+    """An nnx cell as a jaxrnn cell; `as_cell` binds it to the cell's parameters."""
 
     graph: Any
     streams: Any  # The structure of the module's random streams.
-    # The kind of each leaf of the streams: a "counter", a key that changes at each
-    # "step", or a key of the whole "run".
+    # The kind of each leaf of the streams: "counter", "step" for a key that changes at
+    # each step, or "run" for a key that is the same at all steps.
     sources: tuple[str, ...]
     state_size: Size
     output_size: Size
@@ -408,7 +407,7 @@ class NnxCell(RNNCell):
     starts_from_zeros = property(lambda self: True)
 
     def init(self, key: Key, inputs: PyTree, dtype: DType = None) -> Params:
-        """Unsupported, because `as_cell` has already bound the parameters.
+        """Raises an error, because `as_cell` has already bound the parameters.
 
         Raises:
             ValueError: Always.
@@ -437,14 +436,14 @@ class NnxCell(RNNCell):
         counts = _counts(module)
         state, output = module(state, inputs)
         draws = any(map(operator.is_not, _counts(module), counts))
-        must = "be bound if the module draws random numbers"
+        must = "be given, because the module draws random numbers"
         fix = "Pass `cell.cell.bind(cell.params, key)`, or call `module.eval()` first."
         expect(key is not None or not draws, "key", must, None, fix)
         return output, state
 
 
 def _counts(module: nnx.Module) -> list[Array]:
-    """The arrays of the random streams' counters; each draw replaces one of them."""
+    """Returns the counters of the random streams. Each draw replaces one of them."""
     return jax.tree.leaves(nnx.state(module, nnx.RngCount))
 
 
@@ -454,7 +453,7 @@ def make_params(
     rngs: nnx.Rngs,
     axis_names: AxisNames | None = None,
 ) -> Params:
-    """The `nnx.Param`s of a module's cells.
+    """Creates the parameters of a module's cells, nested dicts of `nnx.Param`s.
 
     Raises:
         TypeError: If an argument has the wrong type.
@@ -481,7 +480,7 @@ def make_params(
 
 
 def _as_step_type(x: object) -> Any:
-    """The type of one row with the size `x`, if `x` is a `TensorShape`."""
+    """Converts a `TensorShape` to the type of one row of inputs."""
     is_size = isinstance(x, TensorShape)
     return jax.ShapeDtypeStruct((1, *x), jnp.float32) if is_size else x
 

@@ -1,4 +1,4 @@
-"""The parameters of a module: new ones, those of bound cells, and names of axes."""
+"""Creates a module's parameters, or takes them from bound cells; names their axes."""
 
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,14 +25,14 @@ AxisNames: TypeAlias = Mapping[str, tuple[str | None, ...]]
 def init_part(
     cells: modules.Cells, name: str, key: Key, step: PyTree, dtype: DType
 ) -> Params:
-    """Initial parameters of one entry of `named_cells`.
+    """Creates the parameters of the cells under one top-level key of `named_cells`.
 
     Args:
         cells: The cells of a module.
-        name: The key of the entry.
+        name: The key, e.g. "fw" or "cell_0".
         key: A random key.
-        step: One step of the module's inputs, each leaf `[batch, ...]`; only its types
-            are read.
+        step: One step of the module's inputs, each leaf `[batch, ...]`, as arrays or
+            types.
         dtype: The dtype of the parameters.
     """
     dtype = as_floating("param_dtype", dtype)
@@ -51,7 +51,7 @@ def init_part(
 def _init(
     cells: RNNCell | modules.NamedCells, key: Key, step: PyTree, dtype: DType
 ) -> Params:
-    """Initial parameters of cells that read the same inputs."""
+    """Creates the parameters of cells that read the same inputs."""
     if isinstance(cells, RNNCell):
         return cells.init(key, step, dtype)
     parts = zip(cells.items(), jax.random.split(key, len(cells)), strict=True)
@@ -62,13 +62,13 @@ def _init(
 
 
 def params_of_cells(cells: modules.Cells, bound: Sequence[PyTree]) -> Params:
-    """The parameters of bound cells; the inverse of `bind_cells`.
+    """Returns the parameters of bound cells; the inverse of `bind_cells`.
 
     Args:
         cells: The cells of a module.
-        bound: A bound cell, or the forward cells and the backward cells, also as one
-            pair. A list that holds only one cell may replace the cell, because
-            converters return a list for each direction.
+        bound: A sequence with one bound cell, with the forward cells and the backward
+            cells, or with one pair of these. A direction is a bound cell or, as
+            converters return it, a list with one bound cell per layer.
 
     Raises:
         TypeError: If an entry is not a bound cell.
@@ -90,7 +90,7 @@ def params_of_cells(cells: modules.Cells, bound: Sequence[PyTree]) -> Params:
 
 
 def _params_of(cells: RNNCell | modules.NamedCells, bound: Iterator[Any]) -> Params:
-    """The parameters of the next bound cells, which must bind `cells`."""
+    """Takes the next bound cells, checks that they bind `cells`, returns parameters."""
     if not isinstance(cells, RNNCell):
         return {name: _params_of(part, bound) for name, part in cells.items()}
     given = check_instance("cells", next(bound), BoundCell, "bound by `cell.bind`")
@@ -102,9 +102,10 @@ def _params_of(cells: RNNCell | modules.NamedCells, bound: Iterator[Any]) -> Par
 
 
 def _value(cell: RNNCell) -> tuple:
-    """The value of a cell without its initializers and its parameterless wrappers.
+    """The fields of a cell that bound parameters must match.
 
-    Initializers do not matter, because the parameters already exist.
+    Initializers are omitted, because the parameters already exist, and wrappers without
+    parameters are removed.
     """
     cell = unwrapped(cell)
     value = {k: v for k, v in cell._value() if not k.endswith("initializer")}
@@ -119,14 +120,14 @@ def _value(cell: RNNCell) -> tuple:
 def name_axes(
     axis_names: AxisNames | None, params: Params, box: Callable[..., PyTree]
 ) -> Params:
-    """Boxes each parameter together with the names of its axes.
+    """Wraps each parameter in Flax's object that also holds the names of its axes.
 
     Args:
         axis_names: Maps the last part of a parameter's name, such as "kernel", to a
             tuple with a name or None for each axis.
         params: Nested dicts of arrays.
-        box: `box(array, names)` returns Flax's object that holds both; `names` is empty
-            for a parameter without names.
+        box: `box(array, names)` creates this object. `names` is empty for a parameter
+            without names.
 
     Raises:
         TypeError: If `axis_names` is not a dict.
@@ -152,7 +153,7 @@ def check_axis_names(axis_names: AxisNames | None, params: Params) -> None:
     """Raises ValueError if a key of `axis_names` is not the name of a parameter."""
     names = {_last(path) for path, _ in jax.tree.leaves_with_path(params)}
     unknown = [name for name in axis_names or () if name not in names]
-    must = f"have keys that are names of parameters, of {sorted(names)}"
+    must = f"have only keys of {sorted(names)}, the names of the parameters"
     expect(not unknown, "axis_names", must, unknown)
 
 
@@ -163,7 +164,7 @@ def _last(path: tuple) -> str:
 
 
 def in_place_of(name: str, old: Array, new: ArrayLike) -> Array:
-    """The new array, with the dtype and the sharding of the old array.
+    """Converts the new array to the dtype and the sharding of the old array.
 
     Raises:
         ValueError: If the shapes differ.

@@ -1,20 +1,19 @@
 """Flax nnx modules that hold any jaxrnn cell.
 
-`RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `Cell` wraps a
-jaxrnn cell as an nnx cell, for `nnx.RNN`; `as_cell` wraps an nnx cell as a jaxrnn cell.
-`GatedDeltaNet`, `KimiDeltaAttention`, `Mamba`, `Mamba2` and `RWKV7TimeMix` are layers
-of published models, which `jaxrnn.linen` does not have. `PastInputsState` is their
-state.
+`RNN`, `Bidirectional` and `StackBidirectional` run over sequences. `Cell` turns a
+jaxrnn cell into an nnx cell, for `nnx.RNN`. `as_cell` turns an nnx cell into a jaxrnn
+cell. `GatedDeltaNet`, `KimiDeltaAttention`, `Mamba`, `Mamba2` and `RWKV7TimeMix` are
+layers of published models, with the state `PastInputsState`.
 
 A call does not change the module, so modules work under all JAX transformations, as
-arguments or in closures. The only exception is a module whose cell draws random
-numbers: each call advances the counter of the module's random stream.
+arguments or in closures. If a cell draws random numbers, however, each call advances
+the counter of the module's random stream.
 
-Parameters have TensorFlow's names: `rnn.weights["lstm_cell"]["kernel"]`. `jaxrnn.linen`
-has the other names too.
+Parameters have TensorFlow's names, such as `rnn.weights["lstm_cell"]["kernel"]`.
+`jaxrnn.linen` has the same modules, but not the layers of published models.
 """
 
-# Imports `_flax/nnx.py` and layers, whose public names it lists. Never here: code.
+# This file only lists the public names of `_flax/nnx.py`.
 
 from .._base.modules import set_module as _set_module
 from .._flax.nnx import (

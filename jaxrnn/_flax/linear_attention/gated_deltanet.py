@@ -21,27 +21,29 @@ from .layer import (
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class GatedDeltaNet(LinearAttentionLayer):
-    """The layer of Gated DeltaNet, also used in Qwen3-Next.
+    """The recurrent layer of Gated DeltaNet and Qwen3-Next.
 
-    q, k and v pass through a short convolution and silu, and q and k are scaled to
-    length 1. The memory, a `jaxrnn.DeltaMemoryCell`, has one decay for each head. Its
-    outputs are RMS-normalized in each head and multiplied by a silu gate.
+    Queries q, keys k and values v pass through a short convolution and silu, and q and
+    k are scaled to length 1. The memory, a `jaxrnn.DeltaMemoryCell`, has one decay for
+    each head. The memory's outputs are RMS-normalized in each head and multiplied by a
+    silu gate.
 
     Args:
         in_features: The size of inputs and outputs.
         num_heads: The number of heads.
         key_size: The size of q and k in each head.
         value_size: The size of v in each head.
-        num_key_heads: The number of heads of q and k, which must divide `num_heads`;
-            None for `num_heads`.
+        num_key_heads: The number of heads of q and k, which must divide `num_heads`. By
+            default, `num_heads`.
         conv_width: The number of steps that the convolution reads.
-        norm_epsilon: What the norm adds to the mean square.
-        allow_neg_eigval: Whether beta, the strength of an update, is from 0 to 2 in
-            place of 1, so that a step may negate what the memory holds at a key.
+        norm_epsilon: The number that the RMS norm adds to the mean square.
+        allow_neg_eigval: Whether beta, the strength of an update, is in [0, 2] instead
+            of [0, 1]. With beta = 2, a step negates the value that the memory holds for
+            a key.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
-        dtype: The dtype of the computation; None for the widest dtype of the inputs and
-            the parameters. Decays are computed in at least float32.
+        dtype: The dtype of the computation. By default, the widest dtype of the inputs
+            and the parameters. Decays are computed in at least float32.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
 
@@ -59,9 +61,9 @@ class GatedDeltaNet(LinearAttentionLayer):
         >>> y.shape
         (3, 5, 8)
 
-    Source: arXiv:2412.06464, and arXiv:2411.12537 for `allow_neg_eigval`; initial
-    values of the package `flash-linear-attention`, with decay rates of at least 0.01,
-    and epsilon of Qwen3-Next.
+    Source: arXiv:2412.06464, and arXiv:2411.12537 for `allow_neg_eigval`; the initial
+    values are from the package `flash-linear-attention`, with decay rates of at least
+    0.01, and the epsilon is from Qwen3-Next.
     """
 
     num_heads: int = fields.count()
@@ -83,7 +85,7 @@ class GatedDeltaNet(LinearAttentionLayer):
         self.out_proj = new.linear(values, depth)
 
     def _make_memory(self, new: parts.ModuleFactory) -> None:
-        """Sets the memory, and the modules for beta, the decays and the gate."""
+        """Creates the memory, and the modules for beta, the decays and the gate."""
         depth, heads, key_heads = self.in_features, self.num_heads, self.num_key_heads
         self.memory = DeltaMemoryCell(heads, self.key_size, self.value_size, key_heads)
         self.a_proj = new.linear(depth, heads)
@@ -106,7 +108,7 @@ class GatedDeltaNet(LinearAttentionLayer):
         return self.out_proj(h * self._gate(x)), State(past, last)
 
     def _decay(self, x: Array) -> Array:
-        """The logarithms of the decays, g of the memory."""
+        """Computes the logarithms of the decays, the memory's input g."""
         dt = parts.softplus(self.a_proj(x), self.dt_bias)
         return -parts.decay_rates(self.A_log, dt) * dt
 

@@ -18,8 +18,9 @@ from .gated_deltanet import GatedDeltaNet
 class KimiDeltaAttention(GatedDeltaNet):
     """Kimi delta attention (KDA), the recurrent layer of Kimi Linear.
 
-    As `GatedDeltaNet`, but each key entry decays separately, decays and gates come from
-    low-rank projections, and the gate is a sigmoid.
+    This layer differs from `GatedDeltaNet` in three ways. Each of the `key_size`
+    entries of a head has its own decay, decays and gates come from low-rank
+    projections, and the gate is a sigmoid.
 
     Args:
         in_features: The size of inputs and outputs.
@@ -29,12 +30,12 @@ class KimiDeltaAttention(GatedDeltaNet):
             decays and gates.
         num_key_heads: As in `GatedDeltaNet`.
         conv_width: The number of steps that the convolution reads.
-        norm_epsilon: What the norm adds to the mean square.
+        norm_epsilon: The number that the RMS norm adds to the mean square.
         allow_neg_eigval: As in `GatedDeltaNet`.
         gate_lower_bound: The least logarithm of a decay, at most 0, as in GLM-5 and
-            Ling; the decays are then sigmoids. None for no bound.
-        use_full_rank: Whether decays and gates come from one projection each, as in
-            Ling, in place of two of a low rank.
+            Ling. The logarithm is then this number times a sigmoid. None for no limit.
+        use_full_rank: Whether decays and gates come from one full projection each, as
+            in Ling, instead of two low-rank projections.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
@@ -45,8 +46,8 @@ class KimiDeltaAttention(GatedDeltaNet):
         TypeError: If an argument has the wrong type.
         ValueError: If a number is out of range.
 
-    Source: arXiv:2510.26692; initial values of `KimiLinearForgetGate` of the package
-    `transformers`.
+    Source: arXiv:2510.26692; the initial values are from `KimiLinearForgetGate` of the
+    package `transformers`.
     """
 
     _: dataclasses.KW_ONLY

@@ -1,4 +1,4 @@
-"""`LinearAttentionLayer`: a call over sequences, with checked inputs and padding."""
+"""`LinearAttentionLayer`, the base class of layers of published models."""
 
 import dataclasses
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias
@@ -57,7 +57,7 @@ Results: TypeAlias = tuple[Array, PastInputsState]
 
 @dataclasses.dataclass(frozen=True)
 class StepArguments:
-    """The arguments that say which steps are valid, and where sequences begin."""
+    """The arguments of a call that concern steps: lengths, mask, resets, time axis."""
 
     sequence_length: Lengths | None = None
     mask: ArrayLike | None = None
@@ -67,16 +67,16 @@ class StepArguments:
 
 @dataclasses.dataclass(eq=False, repr=False)
 class LinearAttentionLayer(FieldsModule):
-    """A layer with projections around a memory.
+    """A layer with a memory between projections, which runs over sequences.
 
-    A subclass adds the fields of its sizes, and defines `_make` and `_run`.
+    A subclass adds fields for its sizes, and defines `_make` and `_run`.
 
     Attributes:
         in_features: The size of inputs and outputs.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
-        dtype: The dtype of the computation; None for the widest dtype of the inputs and
-            the parameters.
+        dtype: The dtype of the computation. By default, the widest dtype of the inputs
+            and the parameters.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
     """
@@ -94,15 +94,16 @@ class LinearAttentionLayer(FieldsModule):
         self._make(ModuleFactory(self.dtype, self.param_dtype, rngs))
 
     def _make(self, new: ModuleFactory) -> None:
-        """Sets the memory, the projections and the other modules."""
+        """Creates the memory, the projections and the other modules as attributes."""
         raise NotImplementedError
 
     def _run(self, x: Array, state: PastInputsState, steps: StepArguments) -> Results:
-        """The outputs, which may be anything finite at padding, and the state.
+        """Computes the outputs and the state. Outputs at padding must only be finite.
 
         Args:
             x: The inputs, `[batch, time, in_features]`, zero at padding.
-            state: The previous call's state; both fields are None at the start.
+            state: The previous call's state. Both fields are None at the start of
+                sequences.
             steps: The arguments of `dynamic_rnn` that concern steps.
         """
         raise NotImplementedError
@@ -122,20 +123,20 @@ class LinearAttentionLayer(FieldsModule):
 
         Args:
             inputs: `[batch, time, in_features]`.
-            state: The state that another call returned, from which this call continues;
-                None for the start of the sequences.
+            state: The state that a previous call returned, to continue its sequences.
+                None to start new sequences.
             sequence_length: `[batch]`, the number of valid steps of each row; see
-                `jaxrnn.dynamic_rnn`. Inputs at padding have no effect; outputs are 0.
-            mask: Bool `[batch, time]`, true at valid steps; see `jaxrnn.dynamic_rnn`.
-            resets: Bool `[batch, time]`, true where a row begins a new sequence, such
-                as the next document; see `jaxrnn.resets_of_segments`.
-            axis_name: In `jax.shard_map`, the axis of the mesh that divides time; see
+                `jaxrnn.dynamic_rnn`. At padding, inputs have no effect, and outputs are
+                0.
+            mask: Bool `[batch, time]`, True at valid steps; see `jaxrnn.dynamic_rnn`.
+            resets: Bool `[batch, time]`, True where a row begins a new sequence, e.g.
+                the next document; see `jaxrnn.resets_of_segments`.
+            axis_name: In `jax.shard_map`, the mesh axis over which time is divided; see
                 `jaxrnn.dynamic_rnn`.
 
         Returns:
             `(outputs, state)`: the outputs, `[batch, time, in_features]`, and a
-            `PastInputsState`: the last inputs of the convolution, and the state of the
-            memory.
+            `PastInputsState` after the last valid step of each row.
 
         Raises:
             TypeError: If an argument has the wrong type.
@@ -146,14 +147,13 @@ class LinearAttentionLayer(FieldsModule):
         return self._over_sequences(self._run, inputs, state, steps)
 
     def zero_state(self, batch_size: AxisSize, dtype: DType) -> PastInputsState:
-        """The state at the start of sequences, for a loop such as `jax.lax.scan`.
+        """Creates the initial state of sequences, e.g. as the carry of `jax.lax.scan`.
 
         Args:
             batch_size: The number of rows.
             dtype: The dtype of the inputs.
 
-        Returns:
-            The state with which a call without a state begins.
+            Returns: The state with which a call without a state begins.
 
         Raises:
             TypeError: If `batch_size` is not an int.
@@ -172,19 +172,19 @@ class LinearAttentionLayer(FieldsModule):
         steps: StepArguments,
         *others: Array,
     ) -> tuple[Array, PyTree]:
-        """`run(x, state, steps, *others)` of checked inputs, with zeros at padding.
+        """Checks the inputs and calls `run(x, state, steps, *others)`; zeros padding.
 
-        The others have the shape of the inputs.
+        `others` are further arrays with the shape of the inputs.
         """
         inputs = as_array("inputs", inputs)
         check_shape("inputs", inputs, (None, None, self.in_features))
         is_real = jnp.issubdtype(inputs.dtype, jnp.floating)
-        must, fix = "be real and floating-point", "Embed integer ids."
+        must, fix = "be real and floating-point", "For integer ids, embed them first."
         expect(is_real, "inputs", must, inputs, fix, TypeError)
         if steps.axis_name is not None:
             check_axis_name(steps.axis_name, inputs)
         is_state = state is None or is_list_of(state, 2)
-        must = "be a pair, such as the state that another call returned"
+        must = "be None or a pair, such as the state that another call returned"
         fix = "Pass lengths as `sequence_length`."
         expect(is_state, "state", must, state, fix, TypeError)
         state = PastInputsState(*((None, None) if state is None else state))
@@ -192,16 +192,17 @@ class LinearAttentionLayer(FieldsModule):
         masked = lambda tree: tree if valid is None else zero_unless(valid, tree)
         dtype = compute_dtype(self.dtype, (inputs, nnx.state(self, nnx.Param)))
         x, *arrays = masked(cast([inputs, *others], dtype))
-        # Flax's layers rely on promotion, for narrower parameters and for float64.
+        # Allow promotion, because Flax's layers mix dtypes, e.g. of narrower
+        # parameters.
         with jax.numpy_dtype_promotion("standard"):
             outputs, state = run(x, state, steps, *arrays)
         return masked(outputs), state
 
 
 def _valid_steps(shape: tuple[int, ...], steps: StepArguments) -> Array | None:
-    """Bool `[batch, time]`, or None if all steps are valid.
+    """Which steps are valid, bool `[batch, time]`, or None if all are.
 
-    In time that is divided, lengths count the steps of all devices.
+    If time is divided over devices, lengths count the steps on all devices.
     """
     rows, time, _ = shape
     lengths, name = steps.sequence_length, steps.axis_name

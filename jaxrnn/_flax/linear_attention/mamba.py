@@ -25,19 +25,20 @@ from .layer import (
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class Mamba(LinearAttentionLayer):
-    """The layer of Mamba, whose memory is a `jaxrnn.S6MemoryCell`.
+    """The recurrent layer of Mamba, with a `jaxrnn.S6MemoryCell` as memory.
 
     Args:
         in_features: The size of inputs and outputs.
-        num_units: The number of channels of the memory; None for `2 * in_features`.
+        num_units: The number of channels of the memory. By default, `2 * in_features`.
         num_states: The number of states of each channel.
-        rank: The rank of the projection for the step sizes dt; None for
+        rank: The rank of the projection for the step sizes dt. By default,
             `in_features / 16`, rounded up.
         conv_width: The number of steps that the convolution reads.
         use_bias: Whether the projections of the inputs and of the outputs have biases.
         use_conv_bias: Whether the convolution has a bias.
-        norm_epsilon: What the RMS norms of dt, B and C add to the mean square, as in
-            Falcon Mamba and Jamba; None for no norms.
+        norm_epsilon: The number that the RMS norms of dt, B and C add to the mean
+            square, in models with norms such as Falcon Mamba and Jamba. None for no
+            norms.
         use_norm_scale: Whether these norms have scales, as in Jamba.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also runs the convolution step by step.
@@ -82,10 +83,10 @@ class Mamba(LinearAttentionLayer):
     def _make_norm(
         self, new: parts.ModuleFactory, size: int
     ) -> Callable[[Array], Array]:
-        """A norm, or a function that changes nothing."""
+        """Creates a norm, or the identity if `norm_epsilon` is None."""
         if self.norm_epsilon is None:
-            must = "be False without norms"
-            fix = "Pass `norm_epsilon`."
+            must = "be False if `norm_epsilon` is None"
+            fix = "Pass `norm_epsilon` to add norms."
             expect(not self.use_norm_scale, "use_norm_scale", must, True, fix)
             return _unchanged
         return new.norm(size, self.norm_epsilon, scale=self.use_norm_scale)

@@ -33,7 +33,7 @@ def _as_norm(name: str, value: Any) -> Norm | None:
 
 
 def _as_limits(name: str, value: Any) -> Limits | None:
-    """The limits, or None for limits that limit nothing."""
+    """Checks the pair of limits. Converts `(0, inf)` to None."""
     must, fix = "be a pair of numbers", "For example, pass `(0.001, float('inf'))`."
     expect(is_list_of(value, 2), name, must, value, fix, TypeError)
     low = fields.check_number(f"{name}[0]", value[0], 0)
@@ -44,24 +44,25 @@ def _as_limits(name: str, value: Any) -> Limits | None:
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class Mamba2(LinearAttentionLayer):
-    """The layer of Mamba-2.
+    """The recurrent layer of Mamba-2.
 
-    In its memory, a `jaxrnn.LinearAttentionMemoryCell`, C is the query, B is the key,
-    and the step size dt scales the values and the decay.
+    The memory is a `jaxrnn.LinearAttentionMemoryCell`. Mamba's C is its query, B is its
+    key, and the step size dt scales its values and the logarithm of its decay.
 
     Args:
         in_features: The size of inputs and outputs.
         num_heads: The number of heads.
-        key_size: The size of B and C, which the authors call the state size.
+        key_size: The size of B and C in each head, which the authors call the state
+            size.
         value_size: The size of the values in each head. The authors' layers have
             `num_heads * value_size == 2 * in_features`.
-        num_key_heads: The number of heads of B and C (groups), which must divide
-            `num_heads`. The norm is computed in each group.
+        num_key_heads: The number of heads of B and C, which must divide `num_heads`.
+            The authors call these heads groups, and compute the norm in each group.
         conv_width: The number of steps that the convolution reads.
-        norm: Where the RMS norm of the outputs is computed, "after_gate" or
-            "before_gate", as in some models of Falcon-H1; None for no norm.
-        norm_epsilon: What the norm adds to the mean square.
-        time_step_limit: The least and the largest step size dt, as in Zamba2; None for
+        norm: Whether the memory's outputs are RMS-normalized "after_gate" or, as in
+            some models of Falcon-H1, "before_gate". None for no norm.
+        norm_epsilon: The number that the RMS norm adds to the mean square.
+        time_step_limit: The least and the largest step size dt, as in Zamba2. None for
             no limits.
         use_bias: Whether the projections of the inputs and of the outputs have biases.
         use_conv_bias: Whether the convolution has a bias.
@@ -127,7 +128,7 @@ class Mamba2(LinearAttentionLayer):
         return self.out_proj(h), State(past, last)
 
     def _gated(self, h: Array, gate: Array) -> Array:
-        """The gated outputs of the memory, normalized before, after or not at all."""
+        """Multiplies h by the gate, and normalizes it before, after or not at all."""
         if self.norm is None:
             return h * gate
         if self.norm == "before_gate":

@@ -25,18 +25,19 @@ else:
 
 
 def uniform(scale: float) -> Initializer:
-    """Uniform up to `scale / sqrt(inputs)`."""
+    """Draws uniform numbers up to `scale / sqrt(inputs)` in magnitude."""
     initializers = jax.nn.initializers
     return initializers.variance_scaling(scale**2 / 3, "fan_in", "uniform")
 
 
-# Layers hold their initializers, and layers of equal sizes must be equal for `nnx.jit`.
+# Create this initializer once. Layers store their initializers, and `nnx.jit` compiles
+# only once for layers of equal sizes if the initializers are equal.
 PYTORCH_UNIFORM = uniform(1.0)  # As PyTorch's linear layers.
 
 
 @dataclasses.dataclass(frozen=True)
 class ModuleFactory:
-    """Makes the modules and the parameters of one layer.
+    """Creates the modules and the parameters of one layer.
 
     Attributes:
         dtype: The dtype of the computation, or None; see `LinearAttentionLayer`.
@@ -56,30 +57,30 @@ class ModuleFactory:
         *,
         bias: bool = False,
     ) -> nnx.Linear:
-        """A linear layer, whose bias, if it has one, starts at zero."""
+        """Creates a linear layer. The bias, if there is one, starts at zero."""
         options = {"use_bias": bias, "kernel_init": init, **vars(self)}
         return nnx.Linear(inputs, outputs, **options)
 
     def norm(self, size: int, epsilon: float, scale: bool = True) -> nnx.RMSNorm:
-        """A norm over the last axis."""
+        """Creates an RMS norm over the last axis."""
         options = {"epsilon": epsilon, "use_scale": scale, **vars(self)}
         return nnx.RMSNorm(size, **options)
 
     def full(self, shape: Sequence[int], start: ArrayLike = 1) -> nnx.Param:
-        """A parameter that starts at `start`, by default at ones."""
+        """Creates a parameter with the initial value `start`, by default ones."""
         return nnx.Param(jnp.broadcast_to(start, shape).astype(self.param_dtype))
 
     def draw(self, shape: Sequence[int], least: float, largest: float) -> Array:
-        """Uniform random numbers."""
+        """Draws uniform numbers between `least` and `largest`."""
         key = self.rngs.params()
         return jax.random.uniform(key, shape, self.param_dtype, least, largest)
 
     def a_log(self, heads: int, least: float = 1) -> nnx.Param:
-        """The logarithms of numbers from `least` to 16."""
+        """Creates a parameter with logarithms of uniform numbers from `least` to 16."""
         return nnx.Param(jnp.log(self.draw((heads,), least, 16)))
 
     def dt_bias(self, size: int) -> nnx.Param:
-        """Biases whose softplus is from 0.001 to 0.1, uniform in the logarithm."""
+        """Draws biases whose softplus (a step size) is log-uniform in [0.001, 0.1]."""
         steps = jnp.exp(self.draw((size,), math.log(0.001), math.log(0.1)))
         return nnx.Param(steps + jnp.log(-jnp.expm1(-steps)))
 
@@ -98,14 +99,14 @@ class ShortConv(nnx.Module):
     def __call__(
         self, x: Array, past: Any, steps: object, implementation: str | None
     ) -> tuple[Array, Array]:
-        """Returns the outputs and the last inputs."""
+        """Returns the outputs and the last inputs; see `run_conv`."""
         kernel = self.kernel[...].astype(x.dtype)
         bias = None if self.bias is None else self.bias[...].astype(x.dtype)
         return run_conv(x, kernel, bias, past, steps, implementation)
 
 
 class LowRank(nnx.Module):
-    """`activation(x @ down) @ up + bias`."""
+    """A low-rank projection: `activation(x @ down) @ up + bias`."""
 
     def __init__(
         self,
@@ -124,7 +125,7 @@ class LowRank(nnx.Module):
 
 
 def broadcast_param(param: nnx.Param, x: Array) -> Array:
-    """The array of a parameter, in the dtype of x and with as many axes."""
+    """Converts a parameter to the dtype of x, and adds axes of size 1 in front."""
     array = param[...].astype(x.dtype)
     return array.reshape((1,) * (x.ndim - array.ndim) + array.shape)
 
@@ -132,7 +133,7 @@ def broadcast_param(param: nnx.Param, x: Array) -> Array:
 def _run(
     name: str, cell: BoundCell, inputs: Any, state: PyTree, **options: Any
 ) -> tuple[Array, PyTree]:
-    """Runs a cell from a part of a layer's state, `state.<name>`, or from zeros."""
+    """Runs a cell from the field `name` of a layer's state; None starts from zeros."""
     dtype = widest_dtype(inputs)
     if state is not None:
         fix = "Pass the state that another call returned, a state of `zero_state`, or "
@@ -152,11 +153,12 @@ def run_conv(
     steps: object,
     implementation: str | None,
 ) -> tuple[Array, Array]:
-    """The outputs of a layer's convolution, and its last inputs."""
+    """Runs the convolution of a layer; returns its outputs and its last inputs."""
     width, channels = kernel.shape
     cell = ShortConvCell(channels, width, use_bias=bias is not None)
     params = {"kernel": kernel} | ({} if bias is None else {"bias": bias})
-    # A convolution has none of the other loops that the user may choose for a memory.
+    # A convolution supports only the implementation "scan" and the default. Other
+    # implementations that the user may choose are for the memory.
     only_scan = "scan" if implementation == "scan" else None
     options = {"implementation": only_scan, **vars(steps)}
     return _run("past_inputs", cell.bind(params), x, past, **options)
@@ -165,9 +167,10 @@ def run_conv(
 def run_memory(
     layer: Any, inputs: Any, state: PyTree, steps: object, params: Params | None = None
 ) -> tuple[Array, PyTree]:
-    """The outputs of a layer's memory, in the dtype of its first input, and its state.
+    """Runs the memory of a layer; returns its outputs and its state.
 
-    The memory computes in the widest dtype of its inputs.
+    The memory computes in the widest dtype of its inputs. The outputs have the dtype of
+    the first input.
     """
     memory = layer.memory.bind(cast(params or {}, widest_dtype(inputs)))
     options = {"implementation": layer.implementation, **vars(steps)}
@@ -176,40 +179,40 @@ def run_memory(
 
 
 def split_heads(x: Array, sizes: Sequence[Sequence[int]]) -> list[Array]:
-    """Parts of the last axis, each `[..., heads, size]`, for sizes `[heads, size]`."""
+    """Splits the last axis into one array `[..., heads, size]` per entry of `sizes`."""
     ends = np.cumsum([np.prod(size) for size in sizes])[:-1]
     pairs = zip(jnp.split(x, ends, axis=-1), sizes, strict=True)
     return [in_heads(part, size) for part, size in pairs]
 
 
 def in_heads(x: Array, size: Sequence[int]) -> Array:
-    """The last axis as two, `[heads, size]`."""
+    """Splits the last axis into two, `[heads, size]`."""
     return x.reshape(*x.shape[:-1], *size)
 
 
 def join_heads(x: Array) -> Array:
-    """The heads of x, `[..., heads, size]`, side by side."""
+    """Merges the last two axes of x, `[..., heads, size]`."""
     *outer, heads, size = x.shape
     return x.reshape(*outer, heads * size)
 
 
 def l2_normalized(x: Array) -> Array:
-    """Vectors of length 1, along the last axis, computed in at least float32."""
+    """Scales the vectors along the last axis to length 1, in at least float32."""
     return unit(x.astype(at_least_float32(x.dtype))).astype(x.dtype)
 
 
 def with_bias(x: Array, bias: nnx.Param) -> Array:
-    """`x + bias`, in at least float32."""
+    """Computes `x + bias` in at least float32."""
     x = x.astype(at_least_float32(x.dtype))
     return x + broadcast_param(bias, x)
 
 
 def softplus(x: Array, bias: nnx.Param) -> Array:
-    """`softplus(x + bias)`, in at least float32."""
+    """Computes `softplus(x + bias)` in at least float32."""
     return jax.nn.softplus(with_bias(x, bias))
 
 
 def decay_rates(a_log: nnx.Param, dt: Array) -> Array:
-    """`exp(A_log)` of each head, for time steps `[batch, time, heads, ...]`."""
+    """Computes `exp(A_log)` with the axes of `dt`, `[batch, time, heads, ...]`."""
     rates = jnp.exp(a_log[...].astype(dt.dtype))
     return rates.reshape(1, 1, -1, *(1,) * (dt.ndim - 3))

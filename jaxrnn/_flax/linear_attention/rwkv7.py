@@ -37,7 +37,7 @@ _ZEROS = jax.nn.initializers.zeros
 
 
 def _orthogonal(key: Key, shape: tuple[int, ...], dtype: DType) -> Array:
-    """An orthogonal matrix, drawn in at least float32, times 0.1."""
+    """Draws 0.1 times an orthogonal matrix, in at least float32."""
     draw = jax.nn.initializers.orthogonal(0.1)
     return draw(key, shape, at_least_float32(dtype)).astype(dtype)
 
@@ -51,26 +51,29 @@ def _as_ranks(name: str, value: Sequence[int]) -> tuple[int, ...]:
 @with_hints
 @dataclasses.dataclass(eq=False, repr=False)
 class RWKV7TimeMix(LinearAttentionLayer):
-    """The time mix of RWKV-7, whose memory is a `jaxrnn.DPLRMemoryCell`.
+    """The recurrent layer of RWKV-7 (time mix).
 
-    Each projection reads a learned interpolation of the current and the previous input
-    (token shift). In later layers, the values are interpolated with the first layer's
-    values (the value residual)::
+    The memory is a `jaxrnn.DPLRMemoryCell`. Each projection reads a learned
+    interpolation of the current and the previous input (token shift). All layers but
+    the first interpolate their values with the values of the first layer (value
+    residual)::
 
         first = layers[0].values(x0, state0, sequence_length=lengths)
         y, state = layers[3](x, state, first_values=first, sequence_length=lengths)
 
-    Under `jit`, XLA computes only once what `values` and the call of a layer share.
+    Under `jit`, `values` adds no work, because XLA merges this computation with the
+    same computation in the call of the first layer.
 
     Args:
         in_features: The size of inputs and outputs.
-        num_heads: The number of heads, which must divide `in_features`; in the
-            authors' networks `in_features / 64`.
-        layer_index: The index of the layer in its network. Later layers than 0 have a
-            projection for the value residual, and require `first_values`.
-        num_layers: The number of layers of the network, which initial values depend on.
+        num_heads: The number of heads, which must divide `in_features`. The authors use
+            `in_features / 64`.
+        layer_index: The index of the layer in its network. Layers with an index above 0
+            have a projection for the value residual, and require `first_values`.
+        num_layers: The number of layers of the network. The initial values depend on
+            it.
         ranks: The ranks of the low-rank projections (LoRA) for w, a, v and g, in this
-            order; None for the authors' ranks.
+            order. By default, the authors' ranks for `in_features`.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
             also shifts the inputs step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
@@ -82,9 +85,9 @@ class RWKV7TimeMix(LinearAttentionLayer):
         ValueError: If a number is out of range, or `num_heads` does not divide
             `in_features`.
 
-    Source: arXiv:2503.14456, section 4; initial values of `RWKV_Tmix_x070` in the
-    authors' repository, whose training script replaces those of `norm_scale` and of the
-    projections for r, k and v.
+    Source: arXiv:2503.14456, section 4; the initial values are from `RWKV_Tmix_x070` in
+    the authors' repository. The authors' training script draws other initial values for
+    `norm_scale` and for the projections for r, k and v.
     """
 
     num_heads: int = fields.count()
@@ -103,7 +106,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
         self.memory = DPLRMemoryCell(heads, size, size, scale=1.0)
         late, early = index / max(self.num_layers - 1, 1), 1 - index / self.num_layers
         powers = early * np.array([0.2, 0.9, 0.7, 0.7, 0.9, 0.2])[:, None]
-        # The shares of the previous input in r, w, k, v, a and g.
+        # The weights of the previous input in the inputs of r, w, k, v, a and g.
         self.mix = new.full([6, depth], 1 - (np.arange(depth) / depth) ** powers)
         self.r_proj = new.linear(depth, depth, _WIDE)
         self.k_proj = new.linear(depth, depth, _NARROW)
@@ -128,7 +131,8 @@ class RWKV7TimeMix(LinearAttentionLayer):
         self.k_k = new.full([depth], 0.76 - 0.1 * ramp)
         self.k_a = new.full([depth], 1.02)
         self.r_k = new.full([heads, size], -0.04)
-        # Flax's norm of groups needs one axis for rows and steps, which may be divided.
+        # Use a `LayerNorm` per head, because Flax's `GroupNorm` would merge the axes of
+        # rows and steps, which may be sharded.
         options = {"use_scale": False, "use_bias": False, **vars(new)}
         self.norm = nnx.LayerNorm(size, epsilon=64e-5, **options)
         self.norm_scale, self.norm_bias = new.full([depth]), new.full([depth], 0)
@@ -151,8 +155,8 @@ class RWKV7TimeMix(LinearAttentionLayer):
         Args:
             inputs: `[batch, time, in_features]`.
             state: The state that another call returned, or None.
-            first_values: The result of `values` of the network's first layer, with the
-                shape of the inputs; None in the first layer.
+            first_values: The result of `values` of the network's first layer,
+                `[batch, time, in_features]`. None in the first layer.
             sequence_length: As in `GatedDeltaNet`, like the arguments that follow.
             mask: The valid steps, or None.
             resets: Where sequences begin, or None.
@@ -163,9 +167,9 @@ class RWKV7TimeMix(LinearAttentionLayer):
 
         Raises:
             ValueError: If `first_values` is given in the first layer, or missing in a
-                later one; see also `GatedDeltaNet`.
+                later layer; see also `GatedDeltaNet`.
         """
-        must = "be given if `layer_index` is not 0, and only then"
+        must = "be None in the first layer, and given in layers with `layer_index` > 0"
         fits = (first_values is None) == (self.v is None)
         expect(fits, "first_values", must, first_values)
         others = []
@@ -186,7 +190,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
         resets: ArrayLike | None = None,
         axis_name: str | tuple[str, ...] | None = None,
     ) -> Array:
-        """The values of the first layer, which later layers read as `first_values`.
+        """Computes the values of the first layer, for `first_values` of later layers.
 
         Args:
             inputs: As in a call, like the other arguments.
@@ -203,13 +207,13 @@ class RWKV7TimeMix(LinearAttentionLayer):
             ValueError: If the layer is not the first one; see also `GatedDeltaNet`.
         """
         index, must = self.layer_index, "be 0 for `values`"
-        expect(index == 0, "layer_index", must, index, "Call the first layer's.")
+        expect(index == 0, "layer_index", must, index, "Use the first layer.")
         steps = StepArguments(sequence_length, mask, resets, axis_name)
         run = lambda *given: (self.v_proj(self._mixed(*given)[0][3]), None)
         return self._over_sequences(run, inputs, state, steps)[0]
 
     def _mixed(self, x: Array, state: State, steps: StepArguments) -> Any:
-        """The interpolated inputs, `[6, batch, time, depth]`, and the last input."""
+        """Returns `[6, batch, time, depth]` interpolated inputs, and the last input."""
         shift = jnp.zeros((2, x.shape[-1]), x.dtype).at[0].set(1)
         given = state.past_inputs, steps, self.implementation
         before, past = parts.run_conv(x, shift, None, *given)
