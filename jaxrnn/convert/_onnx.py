@@ -1,8 +1,8 @@
-"""Weights of the ONNX operators `LSTM`, `GRU` and `RNN`.
+"""Converts nodes of the ONNX operators `LSTM`, `GRU` and `RNN`.
 
 A node is a dict that maps names of inputs to arrays, and names of attributes to values.
-`_onnx_model.py` reads such dicts from a model. `_onnx_states.py` has the operators
-`LinearAttention` and `CausalConvWithState`.
+`_onnx_model.py` reads these dicts from a model. `_onnx_states.py` converts nodes of the
+operators `LinearAttention` and `CausalConvWithState`.
 """
 
 import itertools
@@ -53,12 +53,12 @@ _ACTIVATIONS = {
     "Tanh": "tanh",
 }
 _SPELLINGS = {name.lower(): name for name in _ACTIVATIONS}
-# ONNX's defaults, which are also the constants of jaxrnn's activations.
+# ONNX's defaults. jaxrnn's activations use the same constants and support no others.
 _CONSTANTS = {
     "activation_alpha": {"Elu": 1.0, "HardSigmoid": 0.2},
     "activation_beta": {"HardSigmoid": 0.5},
 }
-_FIX = "Write the step as a `FunctionCell`."
+_FIX = "jaxrnn has no such cell, so write the step as a `FunctionCell`."
 _OWN_ACTIVATION = (
     "Remove this attribute, and bind the loaded parameters to the same cell with your "
     "own `activation` or `recurrent_activation`."
@@ -71,7 +71,7 @@ _LIBRARY = Library(
     activations=dict.fromkeys(_ORDERS, tuple(_ACTIVATIONS.values())),
     is_transposed=True,
 )
-# The arrays of one direction; "Wb" and "Rb" are the halves of the array B.
+# The arrays of one direction. "Wb" and "Rb" are the two halves of the array B.
 _TABLES: dict[Kind, Table] = {
     kind: {
         "W": ("x", order),
@@ -95,31 +95,31 @@ _KNOWN = (
 def onnx_nodes(model: object, *, at: Names = None) -> list[Params]:
     """Reads the recurrent nodes of an ONNX model as dicts, which `from_onnx` accepts.
 
-    Change the dicts before you pass them to `from_onnx` if it refuses a node: take out
-    a trained initial state, or load a backward node as a forward one. Lengths, and
-    initial states that depend on the inputs of the model, are not part of the dicts;
-    pass both to `dynamic_rnn`.
+    If `from_onnx` refuses a node, change its dict. For example, remove a trained
+    initial state, or set the direction of a backward node to "forward". The dicts do
+    not contain lengths and initial states that are inputs of the model. Pass these to
+    `dynamic_rnn`.
 
     Args:
-        model: The path of a file, the bytes of a file, or an `onnx.ModelProto`. If
-            weights are stored in other files, pass the path.
+        model: The path or the bytes of a file, or an `onnx.ModelProto`. If the weights
+            are stored in other files, pass the path.
         at: The name of a node, or of a scope that contains nodes, e.g. "encoder" for
-            "/encoder/LSTM" and "/encoder/LSTM_1"; or a list of such names. For a node
-            without a name, pass the name of its first output. A slash may follow a
-            name. None reads all recurrent nodes.
+            "/encoder/LSTM" and "/encoder/LSTM_1", or a list of these names. For a node
+            without a name, pass the name of its first output. By default, all recurrent
+            nodes are read.
 
     Returns:
-        A dict for each node, in the order of the names; nodes of one scope are in the
-        order of the graph. A dict holds `op_type`, `name`, the arrays W, R and, if the
-        node has them, B and P, the attributes, and under `reads` the name of the
-        returned node whose outputs this node reads, or None. It also holds `initial_h`
-        and `initial_c` if the model stores an initial state other than zeros, each
-        `[directions, rows, units]`; one row stands for all rows. The integer weights of
-        a `DynamicQuantizeLSTM` become floating-point weights of an LSTM. A
+        A dict for each node, in the order of the names in `at`. Nodes of one scope are
+        in the order of the graph. A dict contains `op_type`, `name`, the attributes,
+        and the arrays W, R and, if the node has them, B and P. `reads` is the name of
+        the returned node whose outputs this node reads, or None. If the model stores an
+        initial state other than zeros, the dict contains `initial_h` and `initial_c`,
+        each `[directions, rows, units]`. A single row applies to all rows. The integer
+        weights of a `DynamicQuantizeLSTM` become floating-point weights of an LSTM. A
         `CausalConvWithState` has the arrays `weight` and `bias`. A `LinearAttention`
-        has the sizes `query`, `value` and `decay`, each of the last axis of this input,
-        if the model tells the size. Both have a `past_state` if the model stores one
-        other than zeros; its second axis holds the rows.
+        has the sizes `query`, `value` and `decay`: the size of the last axis of each of
+        these inputs, if the model contains it. Both have a `past_state`, with the rows
+        as second axis, if the model stores a state other than zeros.
 
     Raises:
         TypeError: If `model` is not one of these types.
@@ -184,36 +184,36 @@ def from_onnx(
     `dynamic_rnn` with `time_major=True`. The output Y has an additional axis for the
     directions, after the time axis.
 
-    The operators `LinearAttention` and `CausalConvWithState`, also in onnxruntime's
-    domain `com.microsoft`, become cells that hold neither a state nor the order of the
-    axes. A node of these operators is loaded alone:
+    Nodes `LinearAttention` and `CausalConvWithState`, also in onnxruntime's domain
+    `com.microsoft`, can only be loaded one at a time. The axes of their cells differ
+    from the axes of the operators, and the cells hold no state:
 
-    - `LinearAttention` has the last axis `heads * size`, where the cell has the axes
-      `[heads, size]`. The cell's q, k, v, g and beta are the inputs query, key, value,
-      decay and beta. Where the operator has no decay, pass a g of zeros.
-    - `CausalConvWithState` has time as the last axis of inputs, outputs and state,
-      where the cell has the channels.
+    - For a `LinearAttention`, pass query, key, value, decay and beta as q, k, v, g and
+      beta. Split the last axis `heads * size` of the operator into `[heads, size]`. If
+      the operator has no decay, pass zeros as g.
+    - For a `CausalConvWithState`, move time, the operator's last axis of inputs,
+      outputs and state, in front of the channels.
 
     Args:
-        model: A model, as for `onnx_nodes`; or one node or a list of the nodes of a
-            stack, from the inputs upwards, as `onnx_nodes` and `to_onnx_nodes` return
-            them. Each node is a dict with the arrays W and R and, optionally, B, P,
-            `op_type` and the attributes. Missing attributes get ONNX's default values,
-            e.g. `linear_before_reset=0` for a GRU. Each node reads the outputs of all
-            directions of the node below; for the nodes of a model, `from_onnx` checks
-            this.
-        at: The names of the nodes, as for `onnx_nodes`, if `model` is a model; together
-            these nodes are one stack. Otherwise None.
-        bidirectional: Whether the nodes must have two directions; None if the nodes
-            decide. All nodes must have the same number of directions.
+        model: A model, as for `onnx_nodes`. Alternatively, one node, or a list of the
+            nodes of a stack from the inputs upwards, as `onnx_nodes` and
+            `to_onnx_nodes` return them. Each node is a dict with the arrays W and R
+            and, optionally, B, P, `op_type` and the attributes. Missing attributes get
+            ONNX's default values, e.g. `linear_before_reset=0` for a GRU. Each node
+            must read the outputs of all directions of the node below. `from_onnx`
+            checks this only for the nodes of a model.
+        at: The names of the nodes, which must form one stack, as for `onnx_nodes`. Omit
+            `at` if `model` contains nodes.
+        bidirectional: True requires two directions, False requires one. By default, the
+            nodes decide. All nodes must have the same number of directions.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (for `linear_before_reset`), `BasicRNNCell` or
-        `contrib.CoupledInputForgetGateLSTMCell` (for `input_forget`); for several
-        nodes, a bound `MultiRNNCell`. If the gates do not use the sigmoid, the cell has
-        these parameters, but another class, which has a `recurrent_activation`. For two
-        directions, `(cells_fw, cells_bw)` for
+        `contrib.CoupledInputForgetGateLSTMCell` (for `input_forget`). Several nodes
+        become a bound `MultiRNNCell`. If the gates do not use the sigmoid, the cell is
+        of another class, with the same parameters and a field `recurrent_activation`.
+        For two directions, `(cells_fw, cells_bw)` for
         `stack_bidirectional_dynamic_rnn`, each with one cell per node.
 
         For a `LinearAttention`, a `LinearAttentionMemoryCell` or, for the update rules
@@ -263,12 +263,12 @@ def from_onnx(
 
 
 def to_onnx_nodes(cell: Cells) -> list[Params]:
-    """Returns a node for each layer of a cell: a dict of arrays and attributes.
+    """Returns a dict of arrays and attributes for each layer of a cell.
 
     The arrays are W, R, B and, with peepholes, P. `op_type` is the first argument of
-    `onnx.helper.make_node`; the other entries are attributes. The first half of B holds
-    the biases, including the forget bias. The second half holds the bias that a reset
-    gate multiplies; the other entries of this half are zero.
+    `onnx.helper.make_node`, and the other entries are attributes. The first half of B
+    holds the biases, including the forget bias. The second half is zero, except for the
+    bias that the reset gate of a GRU multiplies.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
@@ -289,7 +289,7 @@ def _check_stack(nodes: Mapping[str, Any]) -> None:
     """Raises ValueError unless each node of a model reads the node before it."""
     for (_, below), (place, node) in itertools.pairwise(nodes.items()):
         name = below.get("name")
-        must = f"read the outputs of {name!r}, to form a stack with it"
+        must = f"read the outputs of {name!r}, the node below"
         source = node.get("reads")
         what = "none of these nodes" if source is None else repr(source)
         got = Verbatim(f"{node.get('name')!r}, which reads {what}")
@@ -299,13 +299,13 @@ def _check_stack(nodes: Mapping[str, Any]) -> None:
 
 
 def _as_node(name: str, given: object) -> Params:
-    """The node, with strings for byte strings; checks the names of its entries."""
+    """Checks the keys of a node, and decodes its byte strings."""
     fix = "Read the nodes of a model with `convert.onnx_nodes(model)`."
     given = as_mapping(name, given, fix)
     # Byte strings come from protocol buffers.
     node = {key: as_text(value) for key, value in given.items()}
     known = *_SHARED, *KNOWN.get(node.get("op_type", ""), _KNOWN)
-    # `(key, value)` is compared by value only if the key is that of a default.
+    # Compare whole pairs: keys of `DEFAULTS` are accepted only with their defaults.
     unknown = [k for k, v in node.items() if (k, v) not in DEFAULTS and k not in known]
     expect(not unknown, name, f"hold only {listed(known)}", listed(unknown))
     return node
@@ -347,7 +347,7 @@ def _check_no_states(name: str, node: Weights) -> None:
 
 
 def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
-    """The kind of a node's layer, inferred from the shape of R and the attributes."""
+    """Infers the kind of a node from the shape of R; checks the attributes."""
     count, rows, units = r.shape
     kind = _LIBRARY.kind_of(f"{name}['R']", r, rows, units)
     direction = _DIRECTIONS[count - 1]
@@ -366,7 +366,7 @@ def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
 
 
 def _flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
-    """The value of an attribute that is 0 or 1, 0 by default.
+    """Reads an attribute that is 0 (the default) or 1.
 
     Raises:
         ValueError: If the value is neither 0 nor 1, or is 1 and `kind` is not `owner`.
@@ -382,7 +382,7 @@ def _flag(name: str, node: Weights, key: str, kind: Kind, owner: Kind) -> bool:
 def _read_activations(
     name: str, node: Weights, kind: Kind, count: int, is_coupled: bool
 ) -> list[Params]:
-    """The activations of each of the node's `count` directions, as fields of a cell.
+    """Reads the activations of each of the `count` directions as fields of a cell.
 
     Raises:
         TypeError: If `activations` is not a list.
@@ -417,7 +417,7 @@ def _read_activations(
 
 
 def _spelled(kind: Kind, activation: str, gate: str = "Sigmoid") -> list[str]:
-    """The entries of the attribute `activations` for one direction."""
+    """Lists the attribute `activations` of one direction, e.g. Sigmoid, Tanh, Tanh."""
     gates = [] if kind == Kind.RNN else [gate]
     return gates + [activation] * (2 if kind == Kind.LSTM else 1)
 
@@ -425,8 +425,8 @@ def _spelled(kind: Kind, activation: str, gate: str = "Sigmoid") -> list[str]:
 def _check_constants(name: str, node: Weights, given: list[str]) -> None:
     """Raises ValueError for a clip, or for constants that differ from jaxrnn's.
 
-    Each activation that has a constant reads the next value; a missing value stands for
-    the default.
+    Each activation that has a constant, such as Elu, reads the next value of the list.
+    If the list is too short, the constant is the default.
     """
     for key, constants in _CONSTANTS.items():
         values = node.get(key)
@@ -459,7 +459,7 @@ def _node(named: list[Named]) -> Params:
         "B": joined([joined([each["Wb"], each["Rb"]])[None] for each in arrays]),
     }
     if any("P" in each for each in arrays):
-        # A direction without peepholes gets zeros, because P covers both directions.
+        # P covers both directions, so a direction without peepholes gets zeros.
         none = np.zeros(3 * units, arrays[0]["Wb"].dtype)
         node["P"] = joined([each.get("P", none)[None] for each in arrays])
     node["hidden_size"] = units

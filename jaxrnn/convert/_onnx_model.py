@@ -1,12 +1,12 @@
-"""The recurrent nodes of an ONNX model, with the constants and the nodes they read.
+"""Finds the recurrent nodes of an ONNX model, and reads their weights.
 
-Weights may be initializers, or be computed from constants by other nodes, which the
-reference evaluator of the package `onnx` runs. With this evaluator, `reads` also tests
-whether a node gets exactly the outputs of another recurrent node.
+Weights are initializers, or the results of other nodes, which the reference evaluator
+of the package `onnx` computes. `reads` uses the same evaluator to test whether a node
+reads exactly the outputs of another recurrent node.
 
-A model may come from a stranger. Before a node runs, shape inference says how many
-numbers it makes, and `Room` limits them. No tensor is read from a file that the model
-names, except by `onnx.load`, which reads only below the folder of the model.
+Models may be malicious. Before a node runs, shape inference computes how many numbers
+the node makes, and `Room` limits their total. Files that a model names are read only by
+`onnx.load`, and only below the folder of the model.
 """
 
 import contextlib
@@ -27,39 +27,40 @@ from .._base.typing import Params
 from ._weights import listed, prefixes_of_torch
 
 Proto: TypeAlias = Any
-"""A protocol buffer of `onnx`, a package that is imported only where it is used."""
+"""A protocol buffer of the package `onnx`, which is imported only when needed."""
 
 _QUANTIZED = "DynamicQuantizeLSTM"  # Of onnxruntime.
 # The index of each array among the operators' inputs. The other inputs, such as X and
 # the lengths, are arguments of a run.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}
 _STATES = {"initial_h": 5, "initial_c": 6}
-# The same for operators with a past state, whose first axis holds the rows.
+# The same indices for operators with a past state, whose first axis holds the rows.
 _INPUTS = {"CausalConvWithState": {"weight": 1, "bias": 2}, "LinearAttention": {}}
 _PAST = {"past_state": 3}
-# The inputs of `LinearAttention` whose last axes tell the sizes of the cell.
+# The inputs of `LinearAttention` whose last axes set the sizes of the cell.
 _SIZES = {"query": 0, "value": 2, "decay": 4}
 _OPERATORS = ("LSTM", "GRU", "RNN", *_INPUTS)
 _DOMAINS: dict[str, tuple[str, ...]] = dict.fromkeys(("", "ai.onnx"), _OPERATORS)
 _DOMAINS["com.microsoft"] = (_QUANTIZED, *_INPUTS)
-# The index of the quantized kernels, their scales and their zero points.
+# The indices of each quantized kernel, its scales and its zero points.
 _QUANTIZED_WEIGHTS = {"W": (1, 8, 9), "R": (2, 10, 11)}
 _RANDOM = ("Random", "Bernoulli", "Multinomial")
-# The sizes of the time and batch axes where a model leaves these open, and the size of
-# every axis of a shape on which an initial state depends.
+# Sizes of the time and batch axes for models that do not fix them, and the size of each
+# axis of an array whose shape an initial state depends on.
 _TIME, _BATCH, _ANY = 5, 3, 2
-# How many numbers the operators of a model may make: this many, and so many for each
-# byte of the model.
+# The operators of a model may compute `_ROOM` numbers, plus `_ROOM_OF_BYTE` numbers for
+# each byte of the model.
 _ROOM, _ROOM_OF_BYTE = 2**24, 16
-# Operators whose outputs hold no more than the inputs, in sizes that only a run tells.
+# Operators whose output sizes depend on values. Their outputs contain at most as many
+# numbers as their inputs.
 _SELECTING = ("NonZero", "Compress", "Unique", "SequenceAt", "SequenceConstruct")
 _SELECTING += ("SequenceInsert", "SplitToSequence", "ConcatFromSequence")
-# Arrays up to this size may be the shapes on which the size of an output depends.
+# Shape inference gets the values of arrays up to this size, because they may be shapes.
 _SMALL = 64
 _TFLITE = "The package tf2onnx also converts such files."
 _FOLD = (
-    "If you trust the model, let onnxruntime compute its constants: its option "
-    "optimized_model_filepath writes a file, which you can pass."
+    "If you trust the model, let onnxruntime compute its constants: set the session "
+    "option optimized_model_filepath, and pass the file that onnxruntime writes."
 )
 _STEPS = (
     "The exporter may have written the steps of a cell as matrix products and "
@@ -74,12 +75,15 @@ _LIBRARIES = (
 
 @dataclasses.dataclass
 class Room:
-    """How many numbers operators may still make, in all graphs of a model."""
+    """Limits how many numbers the operators of a model compute, in all its graphs."""
 
     left: int
 
     def take(self, place: str, node: Proto, size: float) -> None:
-        """Raises ValueError if the node makes more numbers, for the value `place`."""
+        """Subtracts `size` from the limit; raises ValueError if it is exceeded.
+
+        `place` is the value, such as a weight, that the node helps to compute.
+        """
         must = f"be computed by operators that make at most {self.left} numbers"
         got = Verbatim(f"{size} numbers of the node {_name(node)!r} ({node.op_type})")
         expect(size <= self.left, place, must, got, _FOLD)
@@ -88,15 +92,15 @@ class Room:
 
 @dataclasses.dataclass
 class Graph:
-    """A graph or a subgraph, with everything that its nodes can read by name.
+    """A graph or a subgraph (e.g. a loop's body), with all values that it can read.
 
     Attributes:
         path: The names of the nodes and attributes that hold the subgraph; "" for the
             graph of a model.
         opsets: The version of the operators of each domain.
-        room: How much the nodes may compute.
-        nodes: All nodes, including the nodes before the subgraph in the graphs around
-            it, in an order in which they can run.
+        room: The limit for the numbers that nodes compute.
+        nodes: All nodes that the subgraph can read, in an order in which they can run.
+            They include nodes of the graphs around the subgraph.
         producers: The index of the node that computes each value.
         tensors: The initializers.
         shapes: The known sizes of values; None for an axis of any size.
@@ -111,7 +115,7 @@ class Graph:
     shapes: dict[str, list[int | None]] = dataclasses.field(default_factory=dict)
 
     def inner(self, path: str) -> "Graph":
-        """The start of a subgraph, which reads what this graph holds so far."""
+        """Creates a subgraph, which can read all values of this graph so far."""
         return dataclasses.replace(
             self,
             path=f"{self.path}{path}/",
@@ -122,7 +126,7 @@ class Graph:
         )
 
     def shapes_of_any_size(self) -> Params:
-        """Shapes for the values whose sizes nodes read, by the name of the shape."""
+        """Results for the nodes `Shape` and `Size`; each axis has size `_ANY`."""
         made: Params = {}
         for node in self.nodes:
             if node.op_type in ("Shape", "Size"):
@@ -132,7 +136,7 @@ class Graph:
         return made
 
     def sources(self, name: str, given: Params) -> tuple[set[str], list[Proto]] | None:
-        """What a value is computed from.
+        """Finds the constants and the nodes from which a value is computed.
 
         Args:
             name: The name of the value.
@@ -140,8 +144,8 @@ class Graph:
 
         Returns:
             The names of initializers and given values, and the nodes that compute the
-            value from these; None if it depends on inputs of the model, on random
-            numbers, or on an operator with subgraphs.
+            value from these. None if the value depends on inputs of the model, on
+            random numbers, or on an operator with subgraphs.
         """
         leaves: set[str] = set()
         found: set[int] = set()
@@ -201,10 +205,11 @@ def as_model(model: Any) -> Proto:
 
 
 def recurrent_nodes(model: Proto) -> list[Found]:
-    """The recurrent nodes of a model and of its subgraphs, in the model's order.
+    """Finds the recurrent nodes of a model and of its subgraphs, in the model's order.
 
     Raises:
-        ValueError: If the model has no recurrent node, or one in a function.
+        ValueError: If there is no recurrent node, or a function of the model contains
+            one.
     """
     functions = [f.name for f in model.functions if any(map(_is_recurrent, _all(f)))]
     must = "have no recurrent nodes in its functions"
@@ -223,10 +228,10 @@ def recurrent_nodes(model: Proto) -> list[Found]:
             f"at=at)` with one of {found} as `at`."
         )
     if any("Quant" in each or "Integer" in each for each in operators):
-        fix = f"Take the model from before its quantization. {fix}"
+        fix = f"Pass the model before quantization. {fix}"
     must = f"have a node of {' or '.join(_OPERATORS)}"
     expect(count, "model", must, listed(operators), fix)
-    # `reads` needs the sizes of time and batch if they are fixed.
+    # Infer shapes, because `reads` needs the sizes of time and batch if they are fixed.
     if count > 1 or "LinearAttention" in operators:
         with contextlib.suppress(Exception):  # A model may be too large, or not valid.
             model = import_optional("onnx.shape_inference").infer_shapes(model)
@@ -242,8 +247,8 @@ def recurrent_nodes(model: Proto) -> list[Found]:
 def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
     """Whether the inputs of a node are the outputs of the node `below`, and no others.
 
-    Exporters write any operators that move numbers between the two nodes. Therefore,
-    random outputs of `below` run through these operators, and must be unchanged.
+    Exporters write various operators between two nodes, e.g. a transpose. To test them,
+    random outputs of `below` run through these operators, and must arrive unchanged.
 
     Args:
         found: The node.
@@ -251,7 +256,8 @@ def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
         shape: The shape of the array R of `below`, `[directions, rows, units]`.
 
     Raises:
-        ValueError: If the model fixes sizes for which the outputs are too large.
+        ValueError: If the model fixes sizes of time and batch that are too large to
+            test.
     """
     output, inputs = _output(below.node), _input(below.node, 0)
     at = found.graph.producers.get(output)
@@ -268,17 +274,19 @@ def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
     time, batch = sizes[of_below] or _TIME, sizes[not of_below] or _BATCH
     depth = sizes[2] or 1
     got = time * batch * max(directions * units, depth)
-    must = f"read at most {_ROOM} numbers, with the sizes of the model"
+    must = f"read at most {_ROOM} numbers"
     fix = (
-        "Leave the axes of the time and the batch of the model's inputs open, or pass "
-        "the name of one node at a time as `at`."
+        "Export the model without fixed sizes of time and batch, or pass the name of "
+        "one node at a time as `at`."
     )
     expect(got <= _ROOM, found.name, must, got, fix)
-    # These numbers are exact in all floating-point dtypes, to which a model may cast.
+    # Draw numbers that are exact in all floating-point dtypes, because a model may
+    # cast.
     draw = np.random.default_rng(0).integers
     y = draw(-256, 257, (time, batch, directions, units)).astype(np.float32) / 4
     want = y.reshape(time, batch, -1)
-    # Some exporters read the sizes of X. NaN reveals an operator that reads its values.
+    # Some exporters read the shape of X, so provide X. With NaN as its values, the
+    # comparison below fails if an operator reads them.
     x = np.full((time, batch, depth), np.nan, np.float32)
     given = {
         output: y.swapaxes(0, 1) if of_below else y.swapaxes(1, 2),
@@ -293,7 +301,7 @@ def reads(found: Found, below: Found, shape: Sequence[int]) -> bool:
 
 
 def as_dict(found: Found) -> Params:
-    """The node as a dict for `from_onnx`.
+    """Converts a node to a dict for `from_onnx`.
 
     Raises:
         ValueError: If a weight is not constant, or cannot be read, or an attribute has
@@ -327,7 +335,7 @@ def as_dict(found: Found) -> Params:
 def as_text(value: object) -> Any:
     """Decodes byte strings, also in lists; returns other values unchanged.
 
-    Bytes that are not UTF-8 become escapes, which the checks of the values then show.
+    Bytes that are not UTF-8 become escapes, which later error messages show.
     """
     if isinstance(value, list | tuple):
         return [as_text(each) for each in value]
@@ -341,14 +349,14 @@ def _is_recurrent(node: Proto) -> bool:
 
 
 def _is_plain(node: Proto) -> bool:
-    """Whether a node computes a function of its inputs, and has no subgraphs."""
+    """Whether the evaluator can run a node: it is not random and has no subgraphs."""
     has_graph = any(a.HasField("g") or a.graphs for a in node.attribute)
     is_random = node.op_type.startswith(_RANDOM)
     return not (has_graph or is_random or _is_recurrent(node))
 
 
 def _all(graph: Proto) -> Iterator[Proto]:
-    """The nodes of a graph or of a function, and of the subgraphs."""
+    """Yields the nodes of a graph or a function, and of all its subgraphs."""
     for node in graph.node:
         yield node
         for attribute in node.attribute:
@@ -357,10 +365,10 @@ def _all(graph: Proto) -> Iterator[Proto]:
 
 
 def _recurrent(graph: Proto, known: Graph) -> Iterator[Found]:
-    """The recurrent nodes of a graph and its subgraphs, in the graph's order.
+    """Yields the recurrent nodes of a graph and its subgraphs, in the graph's order.
 
-    A subgraph, i.e. a branch of `If` or the body of a loop, reads the values of the
-    graph around it, which `known` holds. The nodes of `graph` are added to `known`.
+    A subgraph (a branch of `If` or the body of a loop) can read the values of the graph
+    around it. Therefore, all nodes of `graph` are added to `known`.
     """
     known.tensors |= {tensor.name: tensor for tensor in graph.initializer}
     for value in (*graph.input, *graph.value_info):
@@ -380,10 +388,11 @@ def _recurrent(graph: Proto, known: Graph) -> Iterator[Found]:
 
 
 def _unique_names(found: list[Found]) -> list[str]:
-    """The names of the nodes; branches and loops are part of names that are not unique.
+    """Returns a unique name for each node.
 
-    The name of a node is its name in the model or, without a name, the name of its
-    first output.
+    This is the name in the model or, without a name, the name of the first output. If
+    the name is not unique, the names of the branches and loops around the node come
+    first.
     """
     names = [_name(each.node) for each in found]
     full = [each.graph.path + name for each, name in zip(found, names, strict=True)]
@@ -414,7 +423,7 @@ def _is_batch_major(node: Proto) -> bool:
 
 
 def _dequantized(found: Found, key: str) -> np.ndarray:
-    """The kernel of a quantized node, in the layout of an LSTM node."""
+    """Converts an integer kernel of a quantized node to the kernel of an LSTM node."""
     values = [
         _as_weight(f"{found.name}['{key}']", _input(found.node, at), found.graph)
         for at in _QUANTIZED_WEIGHTS[key]
@@ -427,10 +436,10 @@ def _dequantized(found: Found, key: str) -> np.ndarray:
 
 
 def _as_weight(place: str, name: str, graph: Graph) -> np.ndarray:
-    """The value of a constant, or of a node that reads only constants.
+    """Computes a weight: a constant, or the result of nodes that read only constants.
 
     Args:
-        place: The weight, which begins messages.
+        place: The name of the weight at the start of messages.
         name: The name of the value.
         graph: The graph that holds the value.
 
@@ -448,17 +457,18 @@ def _as_weight(place: str, name: str, graph: Graph) -> np.ndarray:
 
 
 def _as_state(place: str, name: str, found: Found) -> np.ndarray | None:
-    """An initial state that the model stores, `[directions, rows, units]`.
+    """Computes an initial state that the model stores, `[directions, rows, units]`.
 
-    The rows are the second axis also of a past state. A state of equal rows has one.
+    The rows of a past state also become the second axis. If all rows are equal, only
+    one row is returned.
 
     Returns:
-        The state; None for zeros, and for a state that depends on the model's inputs.
+        The state, or None for zeros and for a state that depends on the model's inputs.
 
     Raises:
         ValueError: If the state is constant, but cannot be computed.
     """
-    # Often, a state is repeated for each row, so it depends on the number of rows.
+    # Models often repeat a state for each row of X, so give nodes the shape of X.
     given = found.graph.shapes_of_any_size()
     fix = "Remove the state from the node, and pass it to `dynamic_rnn`."
     state = _evaluated(place, name, found.graph, given, fix)
@@ -475,14 +485,14 @@ def _evaluated(
     """Computes a value with onnx's reference evaluator.
 
     Args:
-        place: What the value is, which begins messages.
+        place: The name of the weight or state at the start of messages.
         name: The name of the value.
         graph: The graph that holds the value.
         given: Values that replace what the graph computes.
         fix: What to do if the evaluator fails.
 
     Returns:
-        The value; None if it depends on more than constants and `given`.
+        The value, or None if it depends on other inputs than constants and `given`.
 
     Raises:
         ValueError: If the evaluator fails, a constant cannot be read, or a node makes
@@ -522,7 +532,7 @@ def _evaluated(
 
 
 def _size_of_outputs(part: Proto, feeds: Params, opsets: dict[str, int]) -> float:
-    """How many numbers a graph of one node makes of `feeds`; infinity if unknown."""
+    """Infers how many numbers a node computes from `feeds`; infinity if unknown."""
     if part.node[0].op_type in _SELECTING:
         return sum(math.prod(np.shape(x)) for x in jax.tree.leaves(feeds))
     helper = import_optional("onnx.helper")
@@ -540,7 +550,7 @@ def _size_of_outputs(part: Proto, feeds: Params, opsets: dict[str, int]) -> floa
     model = helper.make_model(part, opset_imports=versions)
     infer = import_optional("onnx.shape_inference").infer_shapes
     sizes = []
-    # With `data_prop`, onnx would make about 100 bytes for each number of a vector.
+    # Do not pass `data_prop`, with which onnx allocates about 100 bytes per number.
     for value in infer(model).graph.output:
         shape = value.type.tensor_type.shape
         axes = [axis.dim_value for axis in shape.dim if axis.HasField("dim_value")]
@@ -570,7 +580,7 @@ def _check_inside(place: str, name: str, tensor: Proto) -> None:
 
 
 def _as_array(place: str, name: str, graph: Graph) -> np.ndarray:
-    """The values of an initializer.
+    """Reads the values of an initializer.
 
     Raises:
         ValueError: If the values are in another file, or do not match the type and the

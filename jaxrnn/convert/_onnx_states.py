@@ -1,7 +1,7 @@
-"""Memories and short convolutions, from ONNX's operators with a past state.
+"""Converts nodes of ONNX's operators `LinearAttention` and `CausalConvWithState`.
 
-`export/_onnx_states.py` writes these operators. In a function `(name, node)`, the name
-of the node's place begins messages.
+`export/_onnx_states.py` writes nodes of these operators. In the functions below, `name`
+is the name of the node in messages.
 """
 
 import jax
@@ -15,7 +15,7 @@ from ._weights import Reader, Weights, on_device, pick
 
 _MEMORIES = {"linear": LinearAttentionMemoryCell, "gated": LinearAttentionMemoryCell}
 _MEMORIES |= {"delta": DeltaMemoryCell, "gated_delta": DeltaMemoryCell}
-_SIZES = "Add the size of the last axis of this input to the dict of the node."
+_SIZES = "Add this entry to the dict of the node; for an input, its last axis's size."
 
 
 def _convolution(name: str, node: Weights) -> BoundCell:
@@ -40,16 +40,17 @@ def _memory(name: str, node: Weights) -> BoundCell:
     keys = ("q_num_heads", "kv_num_heads", "query", "value")
     q, kv, query, value = (pick(node, key, _SIZES) for key in keys)
     by_key = "gated" in rule and pick(node, "decay", _SIZES) > kv
-    # The last axis of an input holds all heads. The cell refuses 0 heads.
+    # The last axis of an input holds all heads. With 0 heads, avoid a division by zero;
+    # the cell then raises an error.
     sizes = kv, query // max(q, 1), value // max(kv, 1), None if q == kv else q
     scale = node.get("scale") or None  # 0 stands for the cell's default.
     return _MEMORIES[rule](*sizes, key_decay=by_key, scale=scale).bind({})
 
 
 CELLS = {"LinearAttention": _memory, "CausalConvWithState": _convolution}
-# The entries that change a cell, and the hints `chunk_size` and `channels_last`.
+# The entries that set fields of a cell. `chunk_size` and `channels_last` are ignored.
 _NAMES = "query value decay q_num_heads kv_num_heads update_rule scale chunk_size"
 _OF_CONVOLUTION = ("weight", "bias", "activation", "channels_last")
 KNOWN = {"LinearAttention": _NAMES.split(), "CausalConvWithState": _OF_CONVOLUTION}
-# Attributes of onnxruntime's own operators: only their defaults are accepted.
+# Attributes of onnxruntime's own operators, for which only the defaults are accepted.
 DEFAULTS = {"ndim": 1, "dilation": 1, "state_window": 0}.items()

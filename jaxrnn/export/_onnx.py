@@ -1,7 +1,7 @@
 """Export of layers to ONNX, with the operators `LSTM`, `GRU` and `RNN`.
 
-Each layer becomes one node, which `convert.to_onnx_nodes` creates as a dict. The cells
-of `_onnx_states.py` become other operators.
+Each layer becomes one node, which `convert.to_onnx_nodes` creates as a dict.
+`_onnx_states.py` exports memories and short convolutions, which become other operators.
 """
 
 from typing import Any
@@ -23,12 +23,12 @@ from ..convert._onnx import to_onnx_nodes
 from . import _onnx_states
 from ._graph import Graph, Node, Tensor, dtype_of, read_dense
 
-# Opset 14 contains the operators LSTM-14, GRU-14 and RNN-14. IR version 7 belongs to
-# this opset.
+# Opset 14 contains LSTM-14, GRU-14 and RNN-14, and requires IR version 7.
 OPSET = 14
 IR_VERSION = 7
 _INT32 = 6  # In ONNX's enumeration of dtypes.
-# The operators of functions in a stack. They map the zeros of padding to zeros.
+# The operators of functions that may follow a cell in a stack. Only functions that map
+# 0 to 0 are possible, because outputs at padding must stay 0.
 _OPERATORS = {jax.nn.relu: "Relu", jnp.tanh: "Tanh"}
 
 
@@ -58,9 +58,8 @@ def to_onnx(
       `state_0_h` for an LSTM, and only `state_0_h` for other cells. With two
       directions, the final states are `state_fw_0_h`, ..., then `state_bw_0_h`, ...
 
-    In onnxruntime, NaN in the padding does not affect the results. onnxruntime runs
-    these operators only in float32. If the batch is empty, onnxruntime's LSTM and GRU
-    crash the process. ONNX files contain no checksum.
+    onnxruntime runs these operators only in float32. NaN in the padding does not affect
+    the results. If the batch is empty, onnxruntime's LSTM and GRU crash the process.
 
     A `LinearAttentionMemoryCell` or `DeltaMemoryCell` becomes the operator
     `LinearAttention`, and a `ShortConvCell` becomes `CausalConvWithState`, with
@@ -72,29 +71,31 @@ def to_onnx(
     - `initial_state` (if `initial_state` is True), like the cell's state;
     - `outputs`, e.g. `[batch, time, heads, value_size]`, and the final state, `state`.
 
-    onnxruntime needs at least one step, and a memory at least one row.
+    onnxruntime requires at least one step and, for a memory, at least one row.
 
     Args:
         cell: A bound `BasicRNNCell`, `BasicLSTMCell`, `LSTMCell`, `GRUCell`,
-            `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`, or a
-            bound `MultiRNNCell` of these, in which the functions `jax.nn.relu` and
-            `jnp.tanh` may follow a cell; or the pair `(cells_fw, cells_bw)` of
-            `stack_bidirectional_dynamic_rnn`; or one bound `LinearAttentionMemoryCell`,
-            `DeltaMemoryCell` or `ShortConvCell`. The file omits dropout.
+            `CudnnCompatibleGRUCell` or `contrib.CoupledInputForgetGateLSTMCell`. These
+            cells may also be in a bound `MultiRNNCell`, where the functions
+            `jax.nn.relu` and `jnp.tanh` may follow a cell, or in the pair
+            `(cells_fw, cells_bw)` of `stack_bidirectional_dynamic_rnn`. Alternatively,
+            one bound `LinearAttentionMemoryCell`, `DeltaMemoryCell` or `ShortConvCell`.
+            The file omits dropout.
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
             `outputs @ kernel + bias`, so the outputs past the length of a row equal the
             bias, or 0 without a bias.
-        lengths: Whether the file has an input `sequence_length`; if False, the file
-            processes all steps of every row.
-        initial_state: Whether the initial states are inputs, so that you can run a
-            sequence in parts; if False, the initial states are zero.
+        lengths: Whether the file has an input `sequence_length`. If False, the file
+            runs all steps of every row.
+        initial_state: Whether the initial states are inputs, so that you can run a long
+            sequence in several calls. If False, the initial states are zero.
         time_major: Whether time is the first axis of `inputs` and `outputs`.
 
     Returns:
-        The bytes of the ONNX file, in opset 14, which requires onnxruntime 1.8 or
-        later. A memory or a convolution is in opset 27, which requires onnxruntime 1.32
-        and, for the checker of `onnx`, onnx 1.22.
+        The bytes of the ONNX file. The file uses opset 14, which requires onnxruntime
+        1.8 or later. For a memory or a convolution, the file uses opset 27, which
+        requires onnxruntime 1.32 or later. `onnx.checker` supports this opset from onnx
+        1.22 on.
 
     Raises:
         TypeError: If `cell` is unsupported, or the parameters are traced or differ in
@@ -130,7 +131,7 @@ def to_onnx(
         layers = _layers(cell)
         cell, operators = stacked([each for each, _ in layers]), [x for _, x in layers]
     alone = ", ".join(f"`{each.__name__}`" for each in _onnx_states.CELLS)
-    note = f"A cell that is in no stack may also be one of {alone}. "
+    note = f"A cell outside of a stack may also be one of {alone}. "
     with error_note(f"{note}For anything ONNX cannot express, use `to_stablehlo`."):
         # For each layer, a dict of `op_type`, the arrays W, R, B and P, and attributes.
         nodes = to_onnx_nodes(cell)
@@ -149,8 +150,8 @@ def to_onnx(
         least = graph.node("Max", [given, graph.constant(np.int32(0))])
         length = graph.node("Min", [least, time])
 
-    # The names of all states, in the order of `jax.tree.leaves` of a state. A state is
-    # h or c, for one direction of one layer.
+    # The name of each array of the state (h or c of a layer and direction), in the
+    # order of `jax.tree.leaves`.
     both = nodes[0]["direction"] == "bidirectional"
     names = {
         (i, direction, letter): f"state_{prefix}{i}_{letter}"
@@ -208,8 +209,8 @@ def to_onnx(
         at = graph.constant(np.int64(direction))
         final = graph.node("Gather", [finals[i, letter], at], axis=0)
         if length and initial_state:
-            # For a row of length 0, onnxruntime's operators return zeros instead of the
-            # initial state.
+            # Works around onnxruntime, whose operators return zeros instead of the
+            # initial state for a row of length 0.
             runs = graph.node("Greater", [length, graph.constant(np.int32(0))])
             axis = graph.constant(np.array([1], np.int64))
             runs = graph.node("Unsqueeze", [runs, axis])
@@ -219,7 +220,7 @@ def to_onnx(
 
 
 def _layers(bound: BoundCell) -> list[tuple[BoundCell, list[str]]]:
-    """The cells of a stack, each with the operators of the functions after it."""
+    """Returns the cells of a stack, each with the operators that follow it."""
     cell, operators = bound.cell, []
     while isinstance(cell, OutputFunctionWrapper) and cell.output_fn in _OPERATORS:
         operators.insert(0, _OPERATORS[cell.output_fn])
@@ -234,7 +235,7 @@ def _layers(bound: BoundCell) -> list[tuple[BoundCell, list[str]]]:
 
 
 def _serialized(graph: Graph, opset: int, ir_version: int) -> bytes:
-    """The bytes of the ONNX file."""
+    """Serializes a graph to the bytes of an ONNX file."""
     onnx = import_optional("onnx")
     helper = onnx.helper
 
@@ -248,7 +249,7 @@ def _serialized(graph: Graph, opset: int, ir_version: int) -> bytes:
         outputs = [each.name for each in results]
         node = helper.make_node(op, inputs, outputs, f"{op}_{i}", **attributes)
         nodes.append(node)
-    # Constants with the same name are equal, and share storage.
+    # Store each constant once: constants with the same name are equal.
     constants = {x.name: x.values for x in graph.tensors if x.values is not None}
     proto = helper.make_graph(
         nodes,

@@ -1,4 +1,4 @@
-"""Memories and short convolutions as ONNX's operators with a past and a present state.
+"""Exports memories and short convolutions to ONNX's operators with a state.
 
 The operators `LinearAttention` and `CausalConvWithState` run all steps of a sequence.
 """
@@ -16,7 +16,7 @@ from .._cells.short_conv import ShortConvCell
 from ..convert._weights import Reader
 from ._graph import Graph, Node, Tensor, dtype_of
 
-# Opset 27 is the first with both operators. IR version 13 belongs to this opset.
+# Opset 27 is the first opset with both operators, and requires IR version 13.
 OPSET = 27
 IR_VERSION = 13
 CELLS = LinearAttentionMemoryCell, DeltaMemoryCell, ShortConvCell
@@ -29,7 +29,7 @@ def graph_with_state(
     initial_state: bool,
     time_major: bool,
 ) -> Graph:
-    """The graph of one of `CELLS`; see `to_onnx` for the arguments.
+    """Builds the graph of a cell of `CELLS`; see `to_onnx` for the arguments.
 
     Raises:
         TypeError: If a parameter is not a float32 array.
@@ -37,7 +37,7 @@ def graph_with_state(
             parameter has another shape.
     """
     cell, kind = bound.cell, type(bound.cell).__name__
-    must = f"be False for `{kind}`, because its operator in ONNX has no lengths"
+    must = f"be False for `{kind}`, because ONNX's operator does not support lengths"
     expect(not lengths, "lengths", must, lengths, "Run rows of equal length.")
     must = f"be None for `{kind}`"
     expect(dense is None, "dense", must, dense, "Apply it to the file's `outputs`.")
@@ -45,7 +45,7 @@ def graph_with_state(
     axes = ["time", "batch"] if time_major else ["batch", "time"]
 
     def swapped(x: Tensor, rank: int) -> Tensor:
-        """Batch-major from the order of the file's axes, and back."""
+        """Swaps batch and time if the file is time-major."""
         perm = [1, 0, *range(2, rank)]
         return graph.node("Transpose", [x], perm=perm) if time_major else x
 
@@ -72,7 +72,7 @@ def graph_with_state(
 def _convolution(
     graph: Graph, bound: BoundCell, x: Tensor, past: Tensor | None
 ) -> tuple[Tensor, Tensor]:
-    """The outputs `[batch, time, units]` and the state; ONNX has time as last axis."""
+    """Adds the operator; returns the outputs `[batch, time, units]` and the state."""
     cell = bound.cell
     read = Reader(bound.params, "cell.params['", "']")
     kernel = read("kernel", cell.width, cell.num_units)
@@ -94,15 +94,15 @@ def _attention(
     values: dict[str, Tensor],
     past: Tensor | None,
 ) -> tuple[Tensor, Tensor]:
-    """The outputs `[batch, time, heads, value]` and the state.
+    """Adds the operator; returns its outputs `[batch, time, heads, value]` and state.
 
-    The heads of ONNX's operands are packed in the last axis. Heads that share a query
-    and a key have memories of their own, so their queries and keys are repeated. (The
-    operator's `q_num_heads` lets several queries read one memory.)
+    The operator merges the axes of heads and sizes. If heads share a query and a key,
+    these are repeated for each head, because each head has its own memory. (The
+    operator's `q_num_heads` is for several queries that read one memory.)
     """
     heads = cell.num_heads
     fits = cell.scale is None or np.float32(cell.scale) != 0
-    must = "not be 0 in float32, which ONNX reads as `1 / sqrt(key_size)`"
+    must = "not be 0 in float32, because ONNX replaces 0 with `1 / sqrt(key_size)`"
     expect(fits, "cell.scale", must, cell.scale)
     ints = lambda *sizes: graph.constant(np.array(sizes, np.int64))
     times = heads // (cell.num_key_heads or heads)
