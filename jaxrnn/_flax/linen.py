@@ -322,8 +322,8 @@ def as_cell(
             these streams to False.
 
     Raises:
-        TypeError: If `module` is not a linen cell; if `in_features` is neither an int
-            nor a tuple of ints; if a stream's name is not a string.
+        TypeError: If `module` is not a linen cell. If `in_features` is neither an int
+            nor a tuple of ints. If a stream's name is not a string.
         ValueError: If a size in `in_features` is below 1.
 
     Example:

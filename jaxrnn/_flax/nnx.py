@@ -260,7 +260,7 @@ class Cell(FieldsModule, nnx.RNNCellBase):
         rngs: The streams for the parameters.
 
     Raises:
-        TypeError: If `cell` is not an `RNNCell`; if `in_features` is not an int; if
+        TypeError: If `cell` is not an `RNNCell`. If `in_features` is not an int. If
             `rngs` is not `nnx.Rngs`.
         ValueError: If the cell draws random numbers, or if `in_features` is below 1.
 
@@ -353,8 +353,8 @@ def as_cell(
         dropout, bind a key with `cell.cell.bind(cell.params, key)`.
 
     Raises:
-        TypeError: If `module` is not an nnx cell; if `in_features` is neither an int
-            nor a tuple of ints; if a stream's name is not a string.
+        TypeError: If `module` is not an nnx cell. If `in_features` is neither an int
+            nor a tuple of ints. If a stream's name is not a string.
         ValueError: If `module` has variables other than parameters and streams, or if a
             size in `in_features` is below 1.
 

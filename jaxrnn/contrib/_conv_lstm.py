@@ -46,7 +46,7 @@ class ConvLSTMCell(extend.SpecsCell):
         kernel_shape: The shape of the kernel's window, with one entry per axis.
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: Added to f at each step; not stored in the biases.
+        forget_bias: A constant that each step adds to f, in addition to the biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
@@ -194,7 +194,7 @@ class Conv1DLSTMCell(ConvLSTMCell):
         kernel_shape: The shape of the kernel's window, with one entry per axis.
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: Added to f at each step; not stored in the biases.
+        forget_bias: A constant that each step adds to f, in addition to the biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
@@ -222,7 +222,7 @@ class Conv2DLSTMCell(ConvLSTMCell):
         kernel_shape: The shape of the kernel's window, with one entry per axis.
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: Added to f at each step; not stored in the biases.
+        forget_bias: A constant that each step adds to f, in addition to the biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
@@ -250,7 +250,7 @@ class Conv3DLSTMCell(ConvLSTMCell):
         kernel_shape: The shape of the kernel's window, with one entry per axis.
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: Added to f at each step; not stored in the biases.
+        forget_bias: A constant that each step adds to f, in addition to the biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.

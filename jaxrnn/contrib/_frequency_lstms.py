@@ -60,7 +60,7 @@ class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
         cell_clip: The largest magnitude of c'; None for no limit.
         initializer: For `W` and the peepholes; None for Glorot uniform.
         num_unit_shards: The number of variables that store `W`.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next.
         num_windows: `N`. contrib does not have this argument.
@@ -356,7 +356,7 @@ class GridLSTMCell(GridLSTM):
         cell_clip: The largest magnitude of c and d; None for no limit.
         initializer: For kernels and peepholes; None for Glorot uniform.
         num_unit_shards: The number of variables that store each kernel.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next; required.
         num_frequency_blocks: A list with the number of windows in each block; required.
@@ -408,7 +408,7 @@ class BidirectionalGridLSTMCell(GridLSTM):
         cell_clip: The largest magnitude of c and d; None for no limit.
         initializer: For kernels and peepholes; None for Glorot uniform.
         num_unit_shards: The number of variables that store each kernel.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         feature_size: `F`, the size of a window; required.
         frequency_skip: The distance from one window to the next; required.
         num_frequency_blocks: A list with the number of windows in each block; required.

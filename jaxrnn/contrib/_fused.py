@@ -207,7 +207,8 @@ class LSTMBlockFusedCell(_OverSteps):
 
     Attributes:
         num_units: `H`.
-        forget_bias: Added to the forget gate; not stored in the bias.
+        forget_bias: A constant that each step adds to the forget gate, in addition to
+            the bias.
         cell_clip: The largest magnitude of c'. None, 0 and negative numbers mean no
             limit.
         use_peephole: Whether the gates read c through three diagonal kernels.

@@ -116,7 +116,7 @@ class LSTMBlockCell(OfLSTMCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         cell_clip: The largest magnitude of c'. None, 0 and negative numbers mean no
             limit. Gradients take the clip into account, unlike in TensorFlow.
         use_peephole: Whether the gates read c through three diagonal kernels.
@@ -241,7 +241,7 @@ class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
             initializer for the projection.
         num_proj: The size of the projected output, positive; None for no projection.
         number_of_groups: `G`.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         activation: The activation of c': None for tanh, the name of a Keras
             activation, or a function.
 

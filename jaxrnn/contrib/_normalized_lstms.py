@@ -163,7 +163,7 @@ class LayerNormLSTMCell(_FourGateLSTM):
         num_proj: The size of the projected output, positive; None for no projection.
         proj_clip: The largest magnitude of h' after a projection, at least 0; None for
             no limit.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
@@ -225,7 +225,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
     Attributes:
         num_units: `H`, at least 0.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
@@ -283,7 +283,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
 
         Raises:
             ValueError: See `AffineCell.apply`.
-            TypeError: See `AffineCell.apply`; also if `key` is not a random key.
+            TypeError: See `AffineCell.apply`. Also if `key` is not a random key.
         """
         if key is None or not self.is_random:
             return super().apply(params, inputs, state, key)
@@ -338,7 +338,7 @@ class CoupledInputForgetGateLSTMCell(_LayerNormedLSTM):
             no limit.
         num_unit_shards: The number of variables that store W.
         num_proj_shards: The number of variables that store W_P.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         state_is_tuple: If False, the state is one array `[batch, H + P]`, which holds
             `[c, h]`.
         activation: None for tanh, the name of a Keras activation, or a function.
@@ -434,7 +434,7 @@ class WeightNormLSTMCell(OfLSTMCell):
         num_proj: The size of the projected output, positive; None for no projection.
         proj_clip: The largest magnitude of h' after a projection, at least 0; None for
             no limit.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         name: The name of the step in profiles, and of the scope in checkpoints.
 

@@ -32,7 +32,7 @@ class UGRNNCell(AffineCell[Array]):
         num_units: `H`, at least 0.
         initializer: For the kernel; None for Glorot uniform. The bias is initialized to
             zeros, unless `initializer` is an `initializers.by_part` with a `bias`.
-        forget_bias: Added to g at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to g, in addition to the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
 
     Raises:
@@ -102,7 +102,7 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
         initializer: For the kernels; None for Glorot uniform. The biases are
             initialized to zeros unless `initializer` is an `initializers.by_part` with
             a `bias`.
-        forget_bias: Added to g and q at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to g and q, in addition to the bias.
         y_activation: A function, the name of a Keras activation, or None for tanh.
 
     Raises:
@@ -573,7 +573,7 @@ class IndyLSTMCell(_IndependentUnits, LSTM):
 
     Attributes:
         num_units: `H`, at least 0.
-        forget_bias: Added to f at each step; not stored in the bias.
+        forget_bias: A constant that each step adds to f, in addition to the bias.
         activation: None for tanh, the name of a Keras activation, or a function.
         kernel_initializer: For `kernel_w`; None for Glorot uniform.
         bias_initializer: For the bias; None for zeros.

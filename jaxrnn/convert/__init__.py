@@ -14,7 +14,7 @@
 * A function `from_...` returns a bound cell for `dynamic_rnn`. Several layers become a
   bound `MultiRNNCell`. Two directions become the pair `(cells_fw, cells_bw)` for
   `stack_bidirectional_dynamic_rnn`, each with one cell per layer.
-* A function `to_...` takes what `from_...` returns, and returns the weights in the
+* A function `to_...` takes the result of `from_...`, and returns the weights in the
   layout of the other library.
 * By default (`bidirectional=None`), the weights decide whether there are one or two
   directions. With True or False, weights with another number of directions raise an

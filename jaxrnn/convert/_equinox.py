@@ -32,8 +32,8 @@ def from_equinox(cells: object) -> BoundCell:
 
     Args:
         cells: A cell, or a list of stacked cells from the inputs upwards. Each cell is
-            an `eqx.nn.LSTMCell`, an `eqx.nn.GRUCell`, or a dict with the arrays of such
-            a cell, as `to_equinox` returns it.
+            an `eqx.nn.LSTMCell`, an `eqx.nn.GRUCell`, or a dict of their arrays, as
+            `to_equinox` returns it.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, or a bound `CudnnCompatibleGRUCell`.

@@ -139,9 +139,9 @@ def from_flax(
     Raises:
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if
-            `bidirectional` does not fit the module; if `activation` is one of the three
-            names above, or missing for a `SimpleCell`; if a layer without parameters is
+        ValueError: If a weight is missing, unknown, or has the wrong shape. If
+            `bidirectional` does not fit the module. If `activation` is one of the three
+            names above, or missing for a `SimpleCell`. If a layer without parameters is
             between two recurrent layers.
 
     Example:
@@ -197,7 +197,7 @@ def to_linen(cell: Cells) -> Params:
     Raises:
         TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If a cell is a `GRUCell`, or has a feature that Flax does not
-            support: peepholes, clips, coupled gates or a projection; if the directions
+            support: peepholes, clips, coupled gates or a projection. If the directions
             differ in the number of layers.
     """
     modules = _modules_of(_LIBRARY.layers_of(cell), _LINEN)
@@ -228,8 +228,8 @@ def to_nnx(cell: Cells, *, optimized: bool = False) -> Params:
         several layers, of an `nnx.Sequential` of these.
 
     Raises:
-        TypeError: If a cell is not bound, or no converter supports its class;
-            if the `bias` of a `hidden_projection` is traced.
+        TypeError: If a cell is not bound, or no converter supports its class. If the
+            `bias` of a `hidden_projection` is traced.
         ValueError: For the cells that `to_linen` refuses, and for a
             `hidden_projection` with a `bias` other than zero.
     """

@@ -103,7 +103,7 @@ def from_haiku(
         TypeError: If `params` are not nested dicts, or a weight is not a floating
             array.
         ValueError: If a module or a weight is missing or unknown, or has the wrong
-            shape; if `at` is None and the order of the cores is ambiguous; if
+            shape. If `at` is None and the order of the cores is ambiguous. If
             `input_shape` is missing for convolutional LSTMs, or given for other cores.
 
     Example:

@@ -127,9 +127,9 @@ def from_keras(
         TypeError: If a layer is not a list, a weight is not a floating-point array, or
             an option is not a bool.
         ValueError: If a layer has the wrong number of weights, or holds the weights of
-            several layers; if `bidirectional` does not fit a layer; if a weight has the
-            wrong shape, or no layer is given; if an activation's name is unknown or
-            "hard_sigmoid"; if `activation` is missing for a `SimpleRNN`.
+            several layers. If `bidirectional` does not fit a layer. If a weight has the
+            wrong shape, or no layer is given. If an activation's name is unknown or
+            "hard_sigmoid". If `activation` is missing for a `SimpleRNN`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert
@@ -177,7 +177,7 @@ def to_keras(cell: Cells) -> list[list[np.ndarray]]:
     Raises:
         TypeError: If `cell` does not hold these bound cells.
         ValueError: If a cell has peepholes, clips, coupled gates or a projection, which
-            Keras does not support; if the directions differ in the number of layers.
+            Keras does not support. If the directions differ in the number of layers.
     """
     layers = _LIBRARY.layers_of(cell)
     return [

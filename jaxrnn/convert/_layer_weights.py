@@ -305,8 +305,8 @@ class Library:
 
         Raises:
             TypeError: If a cell is not bound, or has no equivalent in other libraries.
-            ValueError: If the library does not support a layer; if a size does not
-                match the layer below, or differs between the directions; if a parameter
+            ValueError: If the library does not support a layer. If a size does not
+                match the layer below, or differs between the directions. If a parameter
                 does not have the shape that its cell requires.
         """
         layers = []
@@ -520,7 +520,7 @@ def layer_of(name: str, bound: BoundCell) -> LayerWeights:
     Raises:
         TypeError: If the cell has no equivalent in other libraries (e.g. a custom
             class), or the parameters are not floating-point arrays of one dtype.
-        ValueError: If the cell has layer normalization; if a parameter is missing,
+        ValueError: If the cell has layer normalization. If a parameter is missing,
             unknown, or has the wrong shape.
     """
     cell = bound.cell

@@ -124,8 +124,8 @@ def onnx_nodes(model: object, *, at: Names = None) -> list[Params]:
     Raises:
         TypeError: If `model` is not one of these types.
         ValueError: If the model has no recurrent node, or one of the names in `at`
-            matches no recurrent node; if one of the model's functions has a recurrent
-            node; if a weight cannot be read, or computed from constants by onnx's
+            matches no recurrent node. If one of the model's functions has a recurrent
+            node. If a weight cannot be read, or computed from constants by onnx's
             reference evaluator.
         ImportError: If the package `onnx` is missing: `pip install onnx`.
 
@@ -224,11 +224,11 @@ def from_onnx(
     Raises:
         TypeError: If `model` is not a model, a node is not a dict, a weight is not a
             floating-point array, or a size is not an integer.
-        ValueError: If `onnx_nodes` refuses the model; if `at` is given with nodes; if a
-            name is missing or unknown, or an array has the wrong shape; if a node runs
+        ValueError: If `onnx_nodes` refuses the model. If `at` is given with nodes. If a
+            name is missing or unknown, or an array has the wrong shape. If a node runs
             only backward, `bidirectional` does not fit the node, or some nodes have one
-            direction and others have two; if a node of a model does not read the node
-            before it, or has an initial state, which a cell does not hold; if a node
+            direction and others have two. If a node of a model does not read the node
+            before it, or has an initial state, which a cell does not hold. If a node
             has a feature that jaxrnn does not support: two activations besides the
             gates' activation, values of `activation_alpha` or `activation_beta` other
             than ONNX's defaults, or a `clip`; several queries for one memory
@@ -279,7 +279,7 @@ def to_onnx_nodes(cell: Cells) -> list[Params]:
     Raises:
         TypeError: If `cell` does not hold these bound cells.
         ValueError: If a cell has a feature that ONNX does not support: a projection,
-            clips, layer normalization, or an activation that ONNX lacks; if the
+            clips, layer normalization, or an activation that ONNX lacks. If the
             directions differ in the number, kinds or sizes of their layers.
     """
     return [_node(layer) for layer in _LIBRARY.layers_of(cell)]
@@ -387,9 +387,9 @@ def _read_activations(
     Raises:
         TypeError: If `activations` is not a list.
         ValueError: If an activation has no equivalent in jaxrnn, or its constants
-            differ from jaxrnn's; if an LSTM's candidate and output have two
+            differ from jaxrnn's. If an LSTM's candidate and output have two
             activations, or the gates of a node with `input_forget` do not use the
-            sigmoid; if there is a `clip`.
+            sigmoid. If there is a `clip`.
     """
     default = _spelled(kind, "Tanh") * count
     given = node.get("activations")

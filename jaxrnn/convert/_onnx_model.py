@@ -305,7 +305,7 @@ def as_dict(found: Found) -> Params:
 
     Raises:
         ValueError: If a weight is not constant, or cannot be read, or an attribute has
-            no value; if an initial state cannot be computed.
+            no value. If an initial state cannot be computed.
     """
     node, name = found.node, found.name
     made: Params = {"op_type": node.op_type, "name": name}

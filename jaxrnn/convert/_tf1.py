@@ -131,10 +131,10 @@ def from_tf1(
         TypeError: If `variables` is neither a mapping nor a reader, a weight is not a
             floating-point array, or `cell` is not an unbound cell.
         ValueError: If the scope contains no variables, or `cell` or `inputs` is not
-            given, or `bidirectional` does not fit `cell`; if a weight is missing,
-            unknown, or has the wrong shape; if a variable has different values with and
-            without ":0"; if two layers of `cell` are the same object, but the variables
-            of the layers differ; if `memory_at` is given and `cell` has no attention.
+            given, or `bidirectional` does not fit `cell`. If a weight is missing,
+            unknown, or has the wrong shape. If a variable has different values with and
+            without ":0". If two layers of `cell` are the same object, but the variables
+            of the layers differ. If `memory_at` is given and `cell` has no attention.
 
     Example:
         >>> import jax, numpy as np, jaxrnn, jaxrnn.convert
@@ -201,7 +201,7 @@ def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.nd
         TypeError: If `cell` is not a bound cell, or a parameter is not a floating
             array.
         ValueError: If a parameter of a core cell is missing, unknown, or has the wrong
-            shape; if two cells inside `cell` have the same scope, or the directions
+            shape. If two cells inside `cell` have the same scope, or the directions
             differ in the number of layers.
     """
     scope, memory = _scope("at", at), _scope("memory_at", memory_at)

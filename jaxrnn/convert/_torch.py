@@ -144,8 +144,8 @@ def from_torch(
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
         ValueError: If a weight or a layer is missing, or a weight has the wrong shape
-            or another name than in PyTorch; if `bidirectional` does not fit the module;
-            if `nonlinearity` is missing for an `nn.RNN`, or the module does not support
+            or another name than in PyTorch. If `bidirectional` does not fit the module.
+            If `nonlinearity` is missing for an `nn.RNN`, or the module does not support
             it.
 
     Example:
@@ -210,7 +210,7 @@ def to_torch(cell: Cells, *, at: str = "") -> dict[str, np.ndarray]:
         TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If a cell is a `GRUCell`, or has a feature that PyTorch does not
             support: peepholes, clips, coupled gates, or an activation other than tanh
-            (a `BasicRNNCell` may also have relu); if layers or directions differ from
+            (a `BasicRNNCell` may also have relu). If layers or directions differ from
             each other.
     """
     prefix = as_prefix("at", at, ".")
@@ -257,9 +257,9 @@ def from_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
 
     Raises:
         TypeError: If an array is a masked NumPy array.
-        ValueError: If `state` is neither an array nor a pair of arrays; if an array has
-            no layer axis, or h and c differ in the number of layers or the batch size;
-            if the number of entries is odd for two directions.
+        ValueError: If `state` is neither an array nor a pair of arrays. If an array has
+            no layer axis, or h and c differ in the number of layers or the batch size.
+            If the number of entries is odd for two directions.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn.convert
@@ -305,9 +305,9 @@ def to_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
 
     Raises:
         TypeError: If an array is a masked NumPy array.
-        ValueError: If the state of a layer is neither an array nor an
-            `LSTMStateTuple`; if the layers differ in kind or size, or the directions
-            differ in the number of layers.
+        ValueError: If the state of a layer is neither an array nor an `LSTMStateTuple`.
+            If the layers differ in kind or size, or the directions differ in the number
+            of layers.
     """
     for path, leaf in jax.tree.leaves_with_path(state):
         check_not_masked(leaf_name("state", path), leaf)

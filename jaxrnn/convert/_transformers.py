@@ -71,9 +71,9 @@ def from_transformers(
     Raises:
         TypeError: If `state_dict` is not a mapping, `layer` is not a layer of the list
             above, or a weight is not a floating-point array.
-        ValueError: If a weight is missing, unknown, or has the wrong shape; if the
-            layer has parameters that its class does not define; if `config` is missing,
-            is of another model, or has an option that the layer does not support; if a
+        ValueError: If a weight is missing, unknown, or has the wrong shape. If the
+            layer has parameters that its class does not define. If `config` is missing,
+            is of another model, or has an option that the layer does not support. If a
             field such as `norm_epsilon` or `key_size` differs from the model.
 
     Example:

@@ -235,10 +235,10 @@ class GreedyEmbeddingHelper(EmbeddingHelper):
         end_token: The id that ends a row, an integer, which may be traced.
 
     Raises:
-        TypeError: If an argument has the wrong type; in a step, if the outputs are not
+        TypeError: If an argument has the wrong type. In a step, if the outputs are not
             one array.
-        ValueError: If `start_tokens` is not a vector, or `end_token` is not a scalar;
-            in a step, if the number of logits exceeds the number of rows in the table.
+        ValueError: If `start_tokens` is not a vector, or `end_token` is not a scalar.
+            In a step, if the number of logits exceeds the number of rows in the table.
 
     Source: `tf.contrib.seq2seq.GreedyEmbeddingHelper`.
     """

@@ -170,8 +170,8 @@ def dynamic_decode(
     Raises:
         TypeError: If `decoder` is not a `Decoder`, another argument has the wrong type,
             or a step changes dtypes.
-        ValueError: If a step changes structures or shapes; if a number of steps is
-            negative, or is unknown under jit; if `impute_finished` is True for a
+        ValueError: If a step changes structures or shapes. If a number of steps is
+            negative, or is unknown under jit. If `impute_finished` is True for a
             decoder that tracks its own finished rows, e.g. `BeamSearchDecoder`.
 
     Source: `tf.contrib.seq2seq.dynamic_decode`.

@@ -161,7 +161,7 @@ def ensemble(models: Sequence[Model]) -> Model:
     Raises:
         TypeError: If `models` is not a list or tuple of models.
         ValueError: If `models` is empty, or the models differ in `start_ids` or
-            `eos_id`; in the loop, if the models' logits differ in shape.
+            `eos_id`. In the loop, if the models' logits differ in shape.
     """
     arguments.check_instance("models", models, list | tuple, "a list of models")
     expect(models, "models", "hold at least one model", models)

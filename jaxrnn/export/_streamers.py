@@ -95,7 +95,7 @@ class Streamer(_Stream):
 
     Args:
         cell: A bound cell without a random key, so dropout is inactive.
-        batch_size: The number of rows, each a sequence of its own.
+        batch_size: The number of rows. Each row is a separate sequence.
         dtype: The dtype of the zero state. Some cells support a state that is wider
             than the frames, e.g. float32 for bfloat16 frames. Their outputs have the
             dtype of the frames.
@@ -418,7 +418,7 @@ class BidirectionalStreamer(_Stream):
 
         Raises:
             ValueError: If a leaf has the wrong shape, or the leaves have different
-                numbers of steps; if the structure differs from the first chunk.
+                numbers of steps. If the structure differs from the first chunk.
             TypeError: If a leaf is traced or not an array, or if a dtype differs from
                 the first chunk.
         """
