@@ -51,8 +51,8 @@ from .._run.arguments import as_integer_lengths
 from .._run.memory import Strategy
 
 FIX = (
-    "Ported parameters need a cell of the same kind, and modules with the names of the "
-    "parameters, such as `RNN(cell, name='rnn')`."
+    "If the parameters come from another program, use the same kind of cell, and name "
+    "the modules as in the parameters, such as `RNN(cell, name='rnn')`."
 )
 
 Shape: TypeAlias = tuple[int, ...]

@@ -123,7 +123,7 @@ def from_haiku(
         expect(input_shape is None, "input_shape", must, input_shape)
         return bind_layers("params", [[_layer(core)] for core in cores])
     fits = isinstance(input_shape, Sequence) and len(input_shape) in (1, 2, 3)
-    must = "hold the sizes of the 1, 2 or 3 axes of the cores' grid, without channels"
+    must = "be the sizes of the grid's 1, 2 or 3 axes, without channels"
     expect(fits, "input_shape", must, Verbatim(repr(input_shape)))
     cells: list[BoundCell] = []
     for core in cores:

@@ -150,7 +150,7 @@ def from_keras(
     for name, arrays in as_layers("weights", weights).items():
         directions = _directions(name, arrays)
         # The weights of two layers may look like the weights of two directions.
-        fix = "For two layers, pass a list of `get_weights()` of each."
+        fix = "For two layers, pass a list with the `get_weights()` of each layer."
         check_directions(name, directions, bidirectional, fix * (directions == 2))
         size = len(arrays) // directions
         own = [range(start, start + size) for start in range(0, len(arrays), size)]

@@ -339,8 +339,8 @@ def _check_no_states(name: str, node: Weights) -> None:
     for key in ("initial_h", "initial_c"):
         must = "be omitted, because a cell does not hold an initial state"
         fix = (
-            f"Take the state out of `node`, the dict that `onnx_nodes` returns, with "
-            f"`{key} = node.pop('{key}')`, pass the dict to `from_onnx`, and pass "
+            f"Call `{key} = node.pop('{key}')` for the dict `node` that `onnx_nodes` "
+            f"returns, and pass the dict to `from_onnx`. Then pass "
             f"`jnp.broadcast_to({key}[0], (batch, units))` in the `initial_state`."
         )
         expect(node.get(key) is None, f"{name}['{key}']", must, node.get(key), fix)

@@ -200,7 +200,7 @@ def as_model(model: Any) -> Proto:
         )
         with open(model, "rb") if is_path else io.BytesIO(model) as file:
             if file.read(8)[4:] == b"TFL3":
-                text += f" It is a file of TensorFlow Lite. {_LIBRARIES} {_TFLITE}"
+                text += f" This is a file of TensorFlow Lite. {_LIBRARIES} {_TFLITE}"
         raise ValueError(text) from None
 
 
@@ -448,9 +448,9 @@ def _as_weight(place: str, name: str, graph: Graph) -> np.ndarray:
     """
     value = _evaluated(place, name, graph, {}, _LIBRARIES)
     fix = (
-        "If it is an input of the model, append its array to "
-        "`model.graph.initializer`, as `onnx.numpy_helper.from_array(array, name)`. "
-        f"Otherwise: {_LIBRARIES}"
+        f"{_LIBRARIES} If the value is an input of the model, you can also append its "
+        "array to `model.graph.initializer`, as "
+        "`onnx.numpy_helper.from_array(array, name)`."
     )
     expect(value is not None, place, "be computed from constants", name, fix)
     return value

@@ -15,7 +15,7 @@ from ._weights import Reader, Weights, on_device, pick
 
 _MEMORIES = {"linear": LinearAttentionMemoryCell, "gated": LinearAttentionMemoryCell}
 _MEMORIES |= {"delta": DeltaMemoryCell, "gated_delta": DeltaMemoryCell}
-_SIZES = "Add this entry to the dict of the node; for an input, its last axis's size."
+_SIZES = "Add the entry to the dict of the node: for an input, its last axis's size."
 
 
 def _convolution(name: str, node: Weights) -> BoundCell:

@@ -352,7 +352,7 @@ def _full_names(cell: object, params: Params, scope: str, memory: str) -> Params
             place = f"{memory}{_MEMORY_LAYER}{number}/kernel"
             layers += 1
         fix = "Set the `name` of one cell to the cell's numbered scope in TensorFlow."
-        must = "have only one variable of each name"
+        must = "have only one variable per name"
         expect(place not in full, "cell", must, Verbatim(f"two `{place}`"), fix)
         full[place] = value
     must = "be omitted for a cell without an AttentionWrapper"

@@ -175,7 +175,7 @@ def from_torch(
     numbers = sorted({match[2] or "0" for match in matches}, key=lambda k: (len(k), k))
     must = "have layers with the numbers 0, 1, ... without a gap"
     is_whole = set(numbers) == set(map(str, range(len(numbers))))
-    fix = "Pass the `state_dict` of the whole module, also if several files hold it."
+    fix = "If several files hold the `state_dict` of the module, merge their dicts."
     expect(is_whole, "state_dict", must, listed(numbers), fix)
     layers = []
     for k in range(len(numbers)):

@@ -34,8 +34,8 @@ class Helper(abc.ABC):
     """
 
     if TYPE_CHECKING:
-        # At run time, these properties do not exist, because a helper may set plain
-        # attributes instead.
+        # Only type checkers see these properties, because a helper may also set plain
+        # attributes.
         batch_size = sample_ids_shape = sample_ids_dtype = property(lambda self: None)
     longest = property(lambda self: None)
 

@@ -49,8 +49,8 @@ class Decoder(abc.ABC):
     """
 
     if TYPE_CHECKING:
-        # These properties are not abstract at run time, because a decoder may set plain
-        # attributes instead.
+        # Only type checkers see these properties, because a decoder may also set plain
+        # attributes.
         batch_size = output_size = output_dtype = property(lambda self: None)
     tracks_own_finished = property(lambda self: False)
     longest = property(lambda self: None)

@@ -1,4 +1,4 @@
-"""`Model`, the network that `greedy`, `beam_search` etc. run, and `ensemble`."""
+"""`Model`, the network that functions such as `greedy` run, and `ensemble`."""
 
 import dataclasses
 import math
@@ -34,9 +34,10 @@ class Model:
     `embed` or `project` is a pytree, such as `jax.tree_util.Partial(function, table)`
     or a module of Flax nnx, its arrays are also leaves.
 
-    Other functions and `eos_id` are static under `jit`. Each new function is compiled
-    again, and arrays that a function closes over are constants. If a function closes
-    over traced arrays, create the model inside the transformed function.
+    Other functions and `eos_id` are static under `jit`. JAX compiles again for each new
+    function, and treats arrays that the function closes over as constants. If a
+    function closes over traced arrays, create the model inside the transformed
+    function.
 
     A model cannot be the argument of `jax.grad`, because its start ids are integers.
     Differentiate with respect to another field, and call `dataclasses.replace` in the

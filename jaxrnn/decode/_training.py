@@ -171,8 +171,8 @@ class ScheduledOutputTrainingHelper(TrainingHelper):
         seed: Helpers with different seeds draw different numbers from the same key.
         next_inputs_fn: `next_inputs_fn(outputs) -> next_inputs`, called with the
             outputs of all rows. By default, the helper feeds the outputs themselves.
-        auxiliary_inputs: Further inputs, e.g. a context, that are concatenated to
-            whatever the helper feeds. Their shapes may differ from `inputs` only in the
+        auxiliary_inputs: Further inputs, e.g. a context, which are concatenated to the
+            fed inputs or outputs. Their shapes may differ from `inputs` only in the
             last axis.
         name: Accepted for compatibility with TensorFlow.
         key: A random key. The numbers drawn at step t depend on the key and on t.

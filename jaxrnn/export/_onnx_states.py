@@ -40,7 +40,7 @@ def graph_with_state(
     must = f"be False for `{kind}`, because ONNX's operator does not support lengths"
     expect(not lengths, "lengths", must, lengths, "Run rows of equal length.")
     must = f"be None for `{kind}`"
-    expect(dense is None, "dense", must, dense, "Apply it to the file's `outputs`.")
+    expect(dense is None, "dense", must, dense, "Apply it outside of the file.")
     graph = Graph(np.dtype(np.float32))
     axes = ["time", "batch"] if time_major else ["batch", "time"]
 

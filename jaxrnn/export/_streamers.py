@@ -41,7 +41,7 @@ from .._run import masking
 from .._run.arguments import as_reset_state, as_resets, check_rows_of_state, fix_of_rows
 from .._run.first_step import call_start, zero_state
 
-_WIDER = "For inputs that are wider than {}, create a stream with their `dtype`."
+_WIDER = "For wider inputs than {}, create a stream with the `dtype` of the inputs."
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -259,7 +259,7 @@ class Streamer(_Stream):
             is_wide = is_inexact and np.can_cast(own.dtype, leaf.dtype)
             fits = is_wide or (name, leaf.dtype) in self._known
             must = f"have the dtype of the stream, {own.dtype}, or a wider one"
-            cast = "Cast it, or create the stream with this state as `initial_state`."
+            cast = "Cast it, or create a stream with this state as `initial_state`."
             expect(fits, name, must, leaf, cast, error=TypeError)
         # Copy the user's arrays, because each step overwrites the previous state.
         self._given = state
@@ -426,7 +426,7 @@ class BidirectionalStreamer(_Stream):
         named = named_inputs(chunk, name=name)
         rows, most = self._rows, self._chunk
         wanted = f"{most}" if least == most else f"{least} to {most}"
-        must = f"be [{rows}, {wanted}, ...], rows and then steps, with 3 axes or more"
+        must = f"be [{rows}, {wanted}, ...]: rows, steps and at least one more axis"
         for full, leaf in named:
             fits = leaf.ndim > 2 and leaf.shape[0] == rows
             expect(fits and least <= leaf.shape[1] <= most, full, must, leaf, fix)
@@ -485,7 +485,7 @@ def _copied(name: str, tree: PyTree) -> PyTree:
     Raises:
         TypeError: If a leaf is traced, not an array of numbers, or a masked array.
     """
-    check_concrete(name, tree, "Under jit, call the bound cell or a driver instead.")
+    check_concrete(name, tree, "Under jit, call the bound cell or `dynamic_rnn`.")
 
     def copied(name: str, leaf: ArrayLike) -> Any:
         check_not_masked(name, leaf)

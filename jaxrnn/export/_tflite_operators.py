@@ -31,8 +31,8 @@ Layer: TypeAlias = Sequence[LayerWeights]
 """The weights of a layer's one or two directions."""
 
 # Values of the format's enum `ActivationFunctionType`. LSTMs do not support "linear",
-# because LiteRT 2.3's LSTM operators give other results than jaxrnn without an
-# activation.
+# because without an activation, LiteRT 2.3's LSTM operators give other results than
+# jaxrnn.
 _ACTIVATIONS = {
     Kind.RNN: {"tanh": 4, "relu": 1, "linear": 0},
     Kind.LSTM: {"tanh": 4, "relu": 1},
