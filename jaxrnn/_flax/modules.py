@@ -413,8 +413,8 @@ def compute_dtype(dtype: DType | None, arrays: PyTree) -> DType:
 def in_dtype(dtype: DType, tree: PyTree) -> PyTree:
     """Casts the floating-point arrays of a nest to `dtype`.
 
-    Complex arrays stay complex: float64 casts them to complex128, other dtypes to
-    complex64. An integer `dtype` casts nothing.
+    Complex arrays stay complex: a `dtype` of double precision casts them to complex128,
+    any other to complex64. An integer `dtype` casts nothing.
     """
     if not jnp.issubdtype(dtype, jnp.inexact):
         return tree

@@ -108,8 +108,8 @@ class Recurrent(modules.Recurrent[State], FieldsModule):
 
         Args:
             *cells: A bound cell. For two directions, the forward cells and the backward
-                cells, as two arguments or as one pair; converters and `get_cells`
-                return such a pair.
+                cells, as two arguments or as one pair. Converters and `get_cells`
+                return a pair.
 
         Raises:
             TypeError: If an argument is not a bound cell, or if a complex parameter
@@ -139,7 +139,7 @@ class RNN(Recurrent[State]):
         in_features: The size of the inputs, an int or a nest of `TensorShape`s.
             Alternatively, one step of inputs, `[batch, ...]` or a nest, as arrays or
             `jax.ShapeDtypeStruct`s.
-        reverse: Whether each row is read from its last valid step to its first.
+        reverse: Whether to run each row from its last valid step to its first.
         keep_order: Whether a reversed run returns its outputs in the order of the
             inputs. False, which is also Flax's default, returns the outputs in the
             order of computation: the output of a row's last step comes first.
@@ -202,8 +202,8 @@ class Bidirectional(Recurrent[tuple[State, StateBw]], Generic[State, StateBw]):
         cell_fw: The forward cell.
         cell_bw: The backward cell, which has its own parameters.
         in_features: As in `RNN`.
-        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module; the
-            default concatenates both outputs along the last axis.
+        merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module. By
+            default, both outputs are concatenated along the last axis.
         rngs: As in `RNN`, like all other options.
     """
 
@@ -246,16 +246,16 @@ class StackBidirectional(
 class Cell(FieldsModule, nnx.RNNCellBase):
     """A jaxrnn cell as an nnx cell, for `nnx.RNN` and `nnx.Bidirectional`.
 
-    Cells that draw random numbers are rejected, because Flax's RNN has no key for each
-    step. Use such cells in `jaxrnn.nnx.RNN`, which is usually faster and ignores
-    padding.
+    A cell that draws random numbers raises an error, because Flax's RNN passes no key
+    to each step. Use such cells in `jaxrnn.nnx.RNN`, which is usually faster and
+    ignores padding.
 
     Args:
-        cell: The cell; it must accept inputs `[batch, features]`.
+        cell: The cell, which must accept inputs `[batch, features]`.
         in_features: The size of the inputs.
-        dtype: The dtype of the initial carry, and of real inputs and parameters, which
-            are cast to `dtype`. Complex arrays stay complex in the precision of
-            `dtype`. None for `param_dtype`.
+        dtype: The dtype of the initial carry. Real inputs and parameters are cast to
+            `dtype`. Complex arrays stay complex, in the precision of `dtype`. None for
+            `param_dtype`.
         param_dtype: The dtype of the parameters, real or complex floating-point.
         rngs: The streams for the parameters.
 

@@ -104,8 +104,8 @@ def _params_of(cells: RNNCell | modules.NamedCells, bound: Iterator[Any]) -> Par
 def _value(cell: RNNCell) -> tuple:
     """The fields of a cell that bound parameters must match.
 
-    Initializers are omitted, because the parameters already exist, and wrappers without
-    parameters are removed.
+    The fields do not include initializers, because the parameters already exist.
+    Wrappers without parameters, e.g. for dropout, do not count.
     """
     cell = unwrapped(cell)
     value = {k: v for k, v in cell._value() if not k.endswith("initializer")}

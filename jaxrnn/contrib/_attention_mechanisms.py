@@ -576,9 +576,7 @@ def as_memories(
         fits = memory.shape == (*first.shape[:1], *memory.shape[1:2], depth)
         extend.expect(fits, name, must, memory, fix)
         dtype = mechanism.dtype or first.dtype
-        must = (
-            f"be floating-point, {dtype} like the mechanism or first memory"
-        )
+        must = f"be floating-point, {dtype} like the mechanism or first memory"
         fits = memory.dtype == dtype and jnp.issubdtype(dtype, jnp.floating)
         extend.expect(fits, name, must, memory, error=TypeError)
         name, time = f"memory_sequence_length{place}", memory.shape[1]

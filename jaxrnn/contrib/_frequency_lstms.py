@@ -1,4 +1,4 @@
-"""LSTMs that run in time and, at each step, along windows of the inputs (frequency)."""
+"""LSTMs that run in time and, at each step, along the frequencies of the inputs."""
 
 import collections
 import dataclasses

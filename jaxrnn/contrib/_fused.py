@@ -50,8 +50,8 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             key: A random key.
             inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
                 inputs of each step. `jax.ShapeDtypeStruct`s may replace arrays.
-            dtype: The dtype of the parameters. By default, the cell's `dtype`, or the
-                dtype of the inputs if the cell's `dtype` is also None.
+            dtype: The dtype of the parameters. By default, the `dtype` of the cell or,
+                if it is None, the dtype of the inputs.
 
         Raises:
             TypeError: If `key` is not a random key.

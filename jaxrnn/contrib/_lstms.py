@@ -82,7 +82,7 @@ def joined(params: Params, name: str, shards: int) -> Array:
 
 
 class OfLSTMCell(LSTM):
-    """A cell with the equations of an `LSTMCell`, but other names of parameters."""
+    """The base class of cells that compute with the equations of an `LSTMCell`."""
 
     library_cell: Any
     """The `LSTMCell` with the same equations as this cell."""

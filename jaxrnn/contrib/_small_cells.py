@@ -96,7 +96,7 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        num_in_proj: Any positive number allows inputs of other sizes than H, which are
+        num_in_proj: With any positive number, inputs of another size than H are
             projected to size H, as in contrib. With None or 0, the inputs must have
             size H.
         initializer: For the kernels; None for Glorot uniform. The biases are
@@ -220,7 +220,7 @@ class CFNCell(UnitsCell):
         a, b = split(sigmoid(x kernel[:, :2H] + h recurrent_kernel + bias))
         h'   = a * activation(h) + (1 - b) * activation(x kernel[:, 2H:])
 
-    The paper uses b in place of 1 - b; contrib's cell uses 1 - b.
+    As in contrib, the equation for h' uses 1 - b. The paper uses b.
 
     Shapes, for input size `I` and `H = units`: inputs `[batch, I]`; state and output
     `[batch, H]`; `kernel` `[I, 3H]`; `recurrent_kernel` `[H, 2H]` and `bias` `[2H]`,

@@ -140,8 +140,9 @@ def to_haiku(cell: BoundCell, *, at: Names = None) -> dict[str, dict[str, np.nda
 
     Args:
         cell: A bound `BasicRNNCell` with relu, `BasicLSTMCell`, `LSTMCell` or
-            `GRUCell`, or a bound convolutional LSTM of `jaxrnn.contrib`, or a bound
-            `MultiRNNCell`. Convolutional LSTMs cannot be in one stack with other cells.
+            `GRUCell`, a bound convolutional LSTM of `jaxrnn.contrib`, or a bound
+            `MultiRNNCell` of these. Convolutional LSTMs cannot be in one stack with
+            other cells.
         at: The module name, or for several layers a sequence of names. None uses the
             names that Haiku gives to cores constructed in this order, e.g. lstm and
             lstm_1.
@@ -216,7 +217,7 @@ def _layer(read: Reader) -> LayerWeights:
 
 
 def _conv(read: Reader, grid: Any, depth: int | None) -> BoundCell:
-    """Loads a convolutional LSTM; contrib's cell joins the two kernels of the core."""
+    """Loads a convolutional LSTM, whose two kernels become one in contrib's cell."""
     check_names(read.prefix, read.weights, _CONV)
     of_inputs = read(_CONV[0], *[None] * len(grid), depth, None)
     *window, depth, columns = of_inputs.shape

@@ -515,7 +515,7 @@ def single_cells(name: str, cell: object) -> list[tuple[str, BoundCell]]:
 
 
 def layer_of(name: str, bound: BoundCell) -> LayerWeights:
-    """Reads the parameters of a bound cell of one layer as `LayerWeights`.
+    """Reads the parameters of a bound cell, which is a single layer.
 
     Raises:
         TypeError: If the cell has no equivalent in other libraries (e.g. a custom

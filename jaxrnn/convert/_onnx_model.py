@@ -45,8 +45,8 @@ _DOMAINS["com.microsoft"] = (_QUANTIZED, *_INPUTS)
 # The indices of each quantized kernel, its scales and its zero points.
 _QUANTIZED_WEIGHTS = {"W": (1, 8, 9), "R": (2, 10, 11)}
 _RANDOM = ("Random", "Bernoulli", "Multinomial")
-# Sizes of the time and batch axes for models that do not fix them, and the size of each
-# axis of an array whose shape an initial state depends on.
+# The sizes of the time and batch axes in tests of models that do not fix them, and the
+# size of all axes of X for models that create initial states from the shape of X.
 _TIME, _BATCH, _ANY = 5, 3, 2
 # The operators of a model may compute `_ROOM` numbers, plus `_ROOM_OF_BYTE` numbers for
 # each byte of the model.

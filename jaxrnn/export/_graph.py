@@ -1,4 +1,4 @@
-"""`Graph`, a graph of operators, and checks of arguments for the exporters of layers.
+"""`Graph`, a graph of operators, and checks that the exporters of layers share.
 
 `to_onnx` and `to_tflite_operators` each build a `Graph` and write it to a file.
 """

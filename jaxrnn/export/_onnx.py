@@ -66,8 +66,8 @@ def to_onnx(
     `lengths=False` and without `dense`. The file runs one step or whole sequences in
     float32. It has these inputs and outputs:
 
-    - instead of `inputs`, for a memory, one input for each field of the cell's inputs:
-      `q`, `k`, `v`, `g` and, for the delta rule, `beta`, each `[batch, time, ...]`;
+    - `inputs` or, for a memory, the inputs `q`, `k`, `v`, `g` and, for the delta rule,
+      `beta`, each `[batch, time, ...]`;
     - `initial_state` (if `initial_state` is True), like the cell's state;
     - `outputs`, e.g. `[batch, time, heads, value_size]`, and the final state, `state`.
 
@@ -83,8 +83,8 @@ def to_onnx(
             The file omits dropout.
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
             and `[n]` (None for no bias). The file's `outputs` are then
-            `outputs @ kernel + bias`, so the outputs past the length of a row equal the
-            bias, or 0 without a bias.
+            `outputs @ kernel + bias`. Past the length of a row, they equal the bias, or
+            0 without a bias.
         lengths: Whether the file has an input `sequence_length`. If False, the file
             runs all steps of every row.
         initial_state: Whether the initial states are inputs, so that you can run a long
