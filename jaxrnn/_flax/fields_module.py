@@ -31,7 +31,7 @@ class FieldsModule(nnx.Module):
     __signature__ = _Signature()
 
     def __setattr__(self, name: str, value: object) -> None:
-        if name == "__orig_class__":  # Python sets it for `RNN[LSTMStateTuple](...)`.
+        if name == "__orig_class__":  # Python sets this for `RNN[LSTMStateTuple](...)`.
             return
         if isinstance(value, list):  # nnx hashes attributes, but lists have no hash.
             value = tuple(value)

@@ -383,8 +383,8 @@ def bind_cells(cells: Cells, params: Params, key: Key | None = None) -> BoundCel
     def bind(named: NamedCells, params: Params, key: Key | None) -> BoundCells:
         bound: list[BoundCells] = []
         for i, (name, part) in enumerate(named.items()):
-            own = params.get(name, {})  # Flax drops the dicts of no parameters.
-            if isinstance(part, RNNCell):  # The cell is then the only entry.
+            own = params.get(name, {})  # Flax drops empty dicts.
+            if isinstance(part, RNNCell):  # A cell is the only entry.
                 must = f"hold {name!r}, the parameters of the module's cell"
                 expect(name in params or not params, "params", must, list(params), FIX)
                 return part.bind(own, key)

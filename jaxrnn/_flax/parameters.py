@@ -177,7 +177,7 @@ def in_place_of(name: str, old: Array, new: ArrayLike) -> Array:
     must = "be real like the module's parameter"
     expect(fits, name, must, new, fix, error=TypeError)
     array = jnp.asarray(new).astype(old.dtype)
-    sharding = getattr(old, "sharding", None)  # NumPy arrays have none.
+    sharding = getattr(old, "sharding", None)  # NumPy arrays have no sharding.
     if is_traced(old) or not getattr(old, "committed", sharding):
         return array
     return jax.device_put(array, sharding)

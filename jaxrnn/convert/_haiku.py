@@ -207,7 +207,7 @@ def _layer(read: Reader) -> LayerWeights:
     # equally well, `max` returns the LSTM, because `_TABLES` lists it first.
     kind = max(_TABLES, key=lambda kind: len(own & _TABLES[kind].keys()))
     table = dict(_TABLES[kind])
-    if "/linear_1/b" not in own:  # `double_bias=False`
+    if "/linear_1/b" not in own:  # The core has one bias.
         table.pop("/linear_1/b", None)
     check_names(read.prefix, read.weights, table)
     (bias,) = (key for key, (part, _) in table.items() if part == "b")

@@ -29,7 +29,7 @@ from ._weights import listed, prefixes_of_torch
 Proto: TypeAlias = Any
 """A protocol buffer of the package `onnx`, which is imported only when needed."""
 
-_QUANTIZED = "DynamicQuantizeLSTM"  # Of onnxruntime.
+_QUANTIZED = "DynamicQuantizeLSTM"  # An operator of onnxruntime.
 # The index of each array among the operators' inputs. The other inputs, such as X and
 # the lengths, are arguments of a run.
 _WEIGHTS = {"W": 1, "R": 2, "B": 3, "P": 7}

@@ -170,7 +170,7 @@ def from_torch(
     _check_all_read(state_dict, prefix, {match[0] for match in matches})
     directions = 1 + any(match[3] for match in matches)
     stored = {match[1] for match in matches}
-    if stored & {"bias_ih", "bias_hh"}:  # PyTorch has both or none.
+    if stored & {"bias_ih", "bias_hh"}:  # A module has both or none.
         stored |= {"bias_ih", "bias_hh"}
     numbers = sorted({match[2] or "0" for match in matches}, key=lambda k: (len(k), k))
     must = "have layers with the numbers 0, 1, ... without a gap"

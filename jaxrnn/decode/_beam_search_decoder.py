@@ -122,8 +122,7 @@ class BeamSearchDecoder(BeamSearch):
         check_rows_of_state(self._initial_state, rows, why, fix)
 
     _impossible = property(lambda self: float(jnp.finfo(self._dtype).min))
-    # Each step moves beams to other places, so only its own `finished` flags match
-    # them.
+    # Each step reorders the beams, so earlier `finished` flags belong to other beams.
     tracks_own_finished = property(lambda self: True)
 
     def finalize(

@@ -26,7 +26,7 @@ from ._graph import Graph, Node, Tensor, dtype_of, read_dense
 # Opset 14 contains LSTM-14, GRU-14 and RNN-14, and requires IR version 7.
 OPSET = 14
 IR_VERSION = 7
-_INT32 = 6  # In ONNX's enumeration of dtypes.
+_INT32 = 6  # The number of int32 in ONNX's enum of dtypes.
 # The operators of functions that may follow a cell in a stack. Only functions that map
 # 0 to 0 are possible, because outputs at padding must stay 0.
 _OPERATORS = {jax.nn.relu: "Relu", jnp.tanh: "Tanh"}

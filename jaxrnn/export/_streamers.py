@@ -143,7 +143,7 @@ class Streamer(_Stream):
             check_rows_of_state(self._first, self._rows, why, fix)
             warn_of_plain_pair("initial_state", cell.state_size, self._first)
         self._wider = _WIDER.format(self._dtype)
-        self._known: set[tuple[str, DType]] = set()  # The dtypes that leaves had.
+        self._known: set[tuple[str, DType]] = set()  # The dtypes of leaves so far.
         # The types, shapes and dtypes of frames that have passed the checks.
         self._frames: set[tuple] = set()
         self._zeros_after_reset: dict[tuple[DType, ...], PyTree] = {}
@@ -155,7 +155,7 @@ class Streamer(_Stream):
         return zero_state(self._cell, self._rows, self._dtype)
 
     @functools.cached_property
-    def _run(self) -> Callable[..., tuple]:  # Of the first call, which compiles.
+    def _run(self) -> Callable[..., tuple]:  # Created by the first call.
         return functools.partial(_step, self._cell, program=_program_of(self._cell))
 
     @_locked
@@ -337,7 +337,7 @@ class BidirectionalStreamer(_Stream):
         self.reset()
 
     @functools.cached_property
-    def _run(self) -> Callable[..., tuple]:  # Of the first call, which compiles.
+    def _run(self) -> Callable[..., tuple]:  # Created by the first call.
         fw, bw = self._cells
         options = {"chunk": self._chunk, "dtype": self._dtype}
         program = _program_of(*fw, *bw)

@@ -305,7 +305,7 @@ def _serialized(graph: Graph) -> bytes:
     codes = []
     for op in ops:
         code = getattr(_schema().BuiltinOperator, op)
-        least = min(code, 127)  # A signed byte.
+        least = min(code, 127)  # The field is a signed byte.
         fields = {"deprecatedBuiltinCode": least, "version": _VERSIONS.get(op, 1)}
         codes.append(_new("OperatorCode", builtinCode=code, **fields))
     # The names of the inputs and the outputs, for `get_signature_runner`.

@@ -32,7 +32,7 @@ def uniform(scale: float) -> Initializer:
 
 # Create this initializer once. Layers store their initializers, and `nnx.jit` compiles
 # only once for layers of equal sizes if the initializers are equal.
-PYTORCH_UNIFORM = uniform(1.0)  # As PyTorch's linear layers.
+PYTORCH_UNIFORM = uniform(1.0)  # Like PyTorch's linear layers.
 
 
 @dataclasses.dataclass(frozen=True)

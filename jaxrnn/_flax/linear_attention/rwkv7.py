@@ -124,7 +124,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
 
         rank_w, rank_a, rank_v, rank_g = self.ranks or _ranks(depth)
         w = -5.5 + 6 * ramp ** (1 + late**0.3) + 2.5 * wave
-        self.w = low_rank(rank_w, jax.lax.tanh, w)  # `jnp.tanh` has no pickle.
+        self.w = low_rank(rank_w, jax.lax.tanh, w)  # `jnp.tanh` cannot be pickled.
         self.a = low_rank(rank_a, None, -0.39 + 0.3 * wave + 0.4 * ramp)
         self.v = low_rank(rank_v, None, 0.93 - 0.4 * ramp) if index else None
         self.g = low_rank(rank_g, jax.lax.logistic)
@@ -226,7 +226,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
         (xr, xw, xk, xv, xa, xg), past = self._mixed(x, state, steps)
         r, k, v = self.r_proj(xr), self.k_proj(xk), self.v_proj(xv)
         rate = jax.nn.sigmoid(self.a(xa))
-        if self.v is not None and first is not None:  # `zero_state` passes none.
+        if self.v is not None and first is not None:  # `zero_state` has none.
             v = v + (first - v) * jax.nn.sigmoid(self.v(xv))
         w = self.w(xw).astype(at_least_float32(x.dtype))
         g = -math.exp(-0.5) * jax.nn.sigmoid(w)
