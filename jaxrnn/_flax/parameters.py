@@ -94,7 +94,7 @@ def _params_of(cells: RNNCell | modules.NamedCells, bound: Iterator[Any]) -> Par
     if not isinstance(cells, RNNCell):
         return {name: _params_of(part, bound) for name, part in cells.items()}
     given = check_instance("cells", next(bound), BoundCell, "bound by `cell.bind`")
-    fix = "Construct the module with `bound.cell`, the cell of the bound cell."
+    fix = "Construct the module with the bound cell's attribute `cell`."
     must = f"bind the module's cell {unwrapped(cells)!r}"
     got = Verbatim(unwrapped(given.cell))
     expect(_value(given.cell) == _value(cells), "cells", must, got, fix)

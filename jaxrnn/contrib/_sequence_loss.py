@@ -71,7 +71,7 @@ def sequence_loss(
     logits, targets, weights = _checked(logits, targets, weights)
     average = _axes(average_across_batch, average_across_timesteps)
     total = _axes(sum_over_batch, sum_over_timesteps)
-    must = "be False for the axes over which `average_across_...` averages"
+    must = "be False for an axis over which the loss is averaged"
     extend.expect(not set(average) & set(total), "sum_over_...", must, True)
     with jax.named_scope(name or "sequence_loss"):
         zero = jnp.zeros((), logits.dtype)
