@@ -197,10 +197,16 @@ class Chunk:
         The shape is `[batch, heads, t, s]`.
 
         Args:
-            log_read: `[batch, heads, steps]`.
-            log_written: `[batch, heads, steps]`.
+            log_read: `[batch, heads, steps]`, finite.
+            log_written: `[batch, heads, steps]`, finite or -inf.
         """
-        sums = log_read[..., :, None] + log_written[..., None, :]
+        # XLA for CPUs would compute a sum's terms again for each pair of steps, but not
+        # the factors of a product. The factors must be finite, because TPUs split them.
+        log_written = jnp.maximum(log_written, jnp.finfo(log_written.dtype).min / 2)
+        one = jnp.ones_like(log_read)
+        of_read = jnp.stack([log_read, one], axis=-1)
+        of_written = jnp.stack([one, log_written], axis=-2)
+        sums = jnp.matmul(of_read, of_written, precision=jax.lax.Precision.HIGHEST)
         return jnp.exp(jnp.where(self.reads, sums, -jnp.inf))
 
     def after(self, x: Array) -> Array:

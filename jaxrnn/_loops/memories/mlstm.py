@@ -50,9 +50,10 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
     # Without the barrier, XLA computes the divisor again for each number.
     divisor = jax.lax.optimization_barrier(divisor_of(dot, coarse + a, below))
     h = scaled(factor / divisor, values)
-    at_ends = keep, pairs, exp_fraction[:, :, None] * pairs, coarse + a + fine
-    keep, pairs, written, m = map(chunk.after, at_ends)
-    largest = jnp.maximum(keep, jnp.max(written, axis=-1))
+    keep, pairs, m = map(chunk.after, (keep, pairs, coarse + a + fine))
+    # The transpose of a slice of all products would multiply and sum zeros.
+    written = jnp.max(exp_fraction[:, :, None] * pairs, axis=-1)
+    largest = jnp.maximum(keep, written)
     # Divide the factors rather than the memory, which has more numbers.
     keep, pairs = keep / largest, pairs / largest[..., None]
     c = chunk.memory(_memory, keep, pairs, k, v)
