@@ -61,7 +61,11 @@ def check_function(name: str, value: T, what: str = "a function", fix: str = "")
     expect(is_function, name, f"be {what}", value, fix, error=TypeError)
     if isinstance(value, np.ufunc):  # A ufunc fails on traced arrays.
         is_of_jax = hasattr(jnp, value.__name__)
-        fix = f"Pass `jnp.{value.__name__}`." if is_of_jax else "Write it in JAX."
+        fix = (
+            f"Pass `jnp.{value.__name__}`."
+            if is_of_jax
+            else "Write the function in JAX."
+        )
         raise TypeError(f"`{name}` must be {what} of JAX arrays, got {value!r}. {fix}")
     return value  # pyright: ignore[reportReturnType]
 

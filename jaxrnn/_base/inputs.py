@@ -94,11 +94,12 @@ def check_shaped(name: str, tree: PyTree, fix: str = "") -> None:
 def check_concrete(
     name: str,
     tree: PyTree,
-    fix: str = "Call this function outside jit, grad and vmap, and pass its result in.",
+    fix: str = "Call this function outside of `jit`, `grad` and `vmap`.",
     why: str = "",
 ) -> None:
     """Raises TypeError for a traced array; `why` says why its values are needed."""
-    must = f"be concrete, since {why}" if why else "be concrete"
+    must = "not be traced by a transformation such as `jit`"
+    must += f", because {why}" if why else ""
     for full, leaf in named_leaves(name, tree):
         expect(not is_traced(leaf), full, must, leaf, fix, error=TypeError)
 

@@ -553,7 +553,7 @@ class SpecsCell(RNNCell[State]):
         fix = f"Cast the inputs, or create the cell with `dtype=jnp.{widest.dtype}`."
         expect(widest.dtype == own, "inputs", must, inputs, fix, error=TypeError)
         # Check the parameters before the state, because a common mistake is to pass
-        # inputs in another dtype than the parameters.
+        # inputs whose dtype differs from the dtype of the parameters.
         note = "With `project_inputs=False`, the kernels have no rows for the inputs."
         is_added = not getattr(self, "project_inputs", True)
         with error_note(note) if is_added else contextlib.nullcontext():
@@ -587,6 +587,8 @@ def check_rnn_cell(name: str, cell: object) -> Any:
     """
     if isinstance(cell, BoundCell):
         fix = f"Pass the unbound `{name}.cell`, and bind the outer cell."
+    elif isinstance(cell, type) and issubclass(cell, RNNCell):
+        fix = "Pass an object of the class."
     else:
         fix = (
             "Create a cell from a function with `FunctionCell`, from several cells "
@@ -605,7 +607,8 @@ def any_is_random(cells: Iterable[RNNCell]) -> bool | None:
 
 def as_batch_size(batch_size: AxisSize) -> AxisSize:
     """The batch size as an int, or a symbolic dimension of `jax.export`."""
-    fix = "Pass the number of rows of the inputs, such as `x.shape[0]`. If it is an "
-    fix += "argument of a function under jit, name the argument in `static_argnames`."
+    fix = "Pass the number of rows of the inputs, such as `x.shape[0]`. If the "
+    fix += "number is an argument of a function under jit, name the argument in "
+    fix += "`static_argnames`."
     check_given("batch_size", batch_size, fix)
     return as_axis_size("batch_size", batch_size, fix)

@@ -24,8 +24,9 @@ class BasicRNNCell(AffineCell[Array]):
         activation: The name of a Keras activation, or a function defined at module
             level (JAX compiles again for each new lambda). Default: tanh.
         project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
-            layer before the cell must do so: the cell adds its inputs `[batch, H]` to
-            the product of h, and `kernel` is `[H, H]`.
+            layer before the cell must project the inputs to `[batch, H]` with a
+            kernel of its own, without a bias. The cell adds them to
+            `h @ kernel + bias`; `kernel` is `[H, H]`.
 
     Raises:
         TypeError: If a field has the wrong type.

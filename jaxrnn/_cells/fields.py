@@ -1,4 +1,4 @@
-"""Base class and fields of hyperparameters; each field checks its value.
+"""Dataclass fields that declare and check the hyperparameters of a cell.
 
     @fields.dataclass
     class LeakyCell(AffineCell):
@@ -30,7 +30,7 @@ import numpy as np
 
 from .._base import arguments
 from .._base.arguments import check_function, check_instance
-from .._base.errors import expect, is_array, name_of
+from .._base.errors import Verbatim, describe, expect, is_array, name_of
 from .._base.hints import with_hints
 from .._base.math import is_traced
 from .._base.trees import TensorShape, size_shapes
@@ -208,15 +208,16 @@ def check_number(
     """
     is_scalar = is_array(value) and not (value.ndim or is_traced(value))
     is_real = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    fix = "Pass a Python number."
+    fix, got = "Use a Python number.", value
     if is_traced(value):
-        fix = (
-            "Create the cell from a Python number, outside of `vmap` and `jit`. A "
-            "traced value belongs in the parameters; for example, pass "
-            "`forget_bias=0`, and add the value to the bias of the forget gate. To "
-            "turn dropout off, bind the cell without a key."
-        )
-    expect(is_scalar or is_real, name, "be a number", value, fix, error=TypeError)
+        got = Verbatim(f"a traced {describe(value)}")
+        fix = "Use a Python number, or an array that `jit` or `vmap` does not trace."
+        if name == "forget_bias":
+            fix += " Or pass `forget_bias=0`, and add the traced value to the bias of "
+            fix += "the forget gate in the parameters."
+        if name.endswith("keep_prob"):
+            fix += " To turn dropout off, bind the cell without a key."
+    expect(is_scalar or is_real, name, "be a number", got, fix, error=TypeError)
     number = float(value)
     expect(low <= number <= high, name, f"be in [{low}, {high}]", number)
     return number
@@ -294,7 +295,7 @@ def resolve_activation(
     if activation is None:
         return jnp.tanh
     if isinstance(activation, str):
-        must = f"be one of {', '.join(ACTIVATIONS)}, or a function"
+        must = f"be one of {', '.join(map(repr, ACTIVATIONS))}, or a function"
         expect(activation in ACTIVATIONS, name, must, activation)
         return ACTIVATIONS[activation]
     what = "None, a name or a function"

@@ -36,8 +36,9 @@ class GRUCell(AffineCell[Array]):
             in the candidate, unless `kernel_initializer` also draws biases, as
             `lecun_orthogonal` does.
         project_inputs: Whether the cell multiplies the inputs by its kernels. If False,
-            a layer before the cell must do so: the cell adds its inputs `[batch, 3H]`
-            to the products of h and r * h, and both kernels have only `H` rows.
+            a layer before the cell must project the inputs to `[batch, 3H]`, without a
+            bias. The cell adds 2H columns to the product of h and the last H columns to
+            the product of r * h. Both kernels then have only `H` rows.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -116,9 +117,10 @@ class CudnnCompatibleGRUCell(AffineCell[Array]):
             in the candidate, unless `kernel_initializer` also draws biases, as
             `lecun_orthogonal` does.
         project_inputs: Whether the cell multiplies the inputs by its kernels. If False,
-            a layer before the cell must do so: the cell adds its inputs `[batch, 3H]`
-            to the gates and to `input_projection/bias`. `gates/kernel` then has `H`
-            rows, and `input_projection/kernel` has none.
+            a layer before the cell must project the inputs to `[batch, 3H]`, without a
+            bias. The cell adds 2H columns to the gates and the last H columns to
+            `input_projection/bias`. `gates/kernel` then has `H` rows, and
+            `input_projection/kernel` has none.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -159,8 +159,9 @@ class BasicLSTMCell(LSTM):
             one array `[batch, 2H]`, c and h concatenated.
         activation: A function or the name of a Keras activation. Default: tanh.
         project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
-            layer before the cell must do so: the cell adds its inputs `[batch, 4H]` to
-            the product of h, and `kernel` is `[H, 4H]`.
+            layer before the cell must project the inputs to `[batch, 4H]` with a
+            kernel of its own, without a bias. The cell adds them to
+            `h @ kernel + bias`; `kernel` is `[H, 4H]`.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -238,8 +239,9 @@ class LSTMCell(LSTM):
             one array `[batch, H + P]`, c and h concatenated.
         activation: A function or the name of a Keras activation. Default: tanh.
         project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
-            layer before the cell must do so: the cell adds its inputs `[batch, 4H]` to
-            the product of h, and `kernel` is `[P, 4H]`.
+            layer before the cell must project the inputs to `[batch, 4H]` with a
+            kernel of its own, without a bias. The cell adds them to
+            `h @ kernel + bias`; `kernel` is `[P, 4H]`.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -63,8 +63,8 @@ class SLSTMCell(AffineCell[SLSTMState[Array]]):
         bias_initializer: Initializes the bias. Default: zeros in i, z and o; in f,
             values from 5 down to -7, `5 - 12 (j / (d - 1))^0.3` for unit j of a head.
         project_inputs: Whether the cell multiplies the inputs by `kernel`. If False, a
-            layer before the cell must do so: the cell adds its inputs `[batch, 4H]` to
-            the product of h, and has no `kernel`.
+            layer before the cell must project the inputs to `[batch, 4H]`. The cell
+            adds them to the product of h and to the bias, and has no `kernel`.
 
     Raises:
         TypeError: If a field has the wrong type.

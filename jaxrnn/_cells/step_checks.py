@@ -49,10 +49,11 @@ def check_step_inputs(
         size: The sizes of all axes but the first. If None, the inputs must be
             `[batch, depth]`, with any depth.
         why: The reason for `size`, for messages.
-        fix: How to mend inputs of another shape, for messages.
+        fix: Advice for inputs that do not have these sizes, for messages.
 
     Raises:
-        ValueError: If `inputs` is a nest, is not floating-point, or has another shape.
+        ValueError: If `inputs` is a nest, is not floating-point, or does not have the
+            sizes `size`.
         TypeError: If `inputs` is a masked array, or neither an array nor a nest.
     """
     axes = ", ".join(["batch", *map(str, ("depth",) if size is None else size)])

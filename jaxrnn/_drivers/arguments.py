@@ -228,7 +228,7 @@ _EMIT_FIX = (
     "At time 0, `emit_output` describes one row: return arrays without a batch axis, "
     "`()` to emit nothing, or None to emit outputs of `cell.output_size`."
 )
-_SAME_FIX = "Return the same structure as at time 0."
+_SAME_FIX = "Return the structure, shapes and dtypes of time 0."
 _STATE_FIX = "To start all rows from one state, apply `jnp.broadcast_to` at time 0."
 _NAMES = ("finished", "next_input", "next_cell_state", "emit_output", "next_loop_state")
 
@@ -263,7 +263,7 @@ def first_values(cell: RNNCellLike, returned: PyTree) -> Values:
         expect(leaf.ndim > 0, name, "be [batch, ...]", leaf, error=EntryError)
     check_same_size(named)
     rows = named[0][1].shape[0]
-    fix = "`cell_state` is None at time 0. Return `cell.zero_state(batch, dtype)` then."
+    fix = "`cell_state` is None at time 0, so return `cell.zero_state(batch, dtype)`."
     check_given("next_cell_state", state, fix, "the initial state at time 0")
     state = with_tuples_of(cell.state_size, as_arrays("next_cell_state", state))
     masked = opaque(without_read_only(state))
@@ -275,7 +275,8 @@ def first_values(cell: RNNCellLike, returned: PyTree) -> Values:
     shapes = {x.shape for x in jax.tree.leaves((masked, emit_types)) if np.ndim(x)}
     finished = _as_finished(finished, (rows,), *shapes if len(shapes) == 1 else ())
     if finished.ndim:
-        check_rows_of_state(state, rows, "like `next_input`", _STATE_FIX)
+        why, place = "like `next_input`", "next_cell_state"
+        check_rows_of_state(state, rows, why, _STATE_FIX, place)
     if loop_state is not None:
         loop_state = as_arrays("next_loop_state", loop_state)
     return finished, next_input, state, emit_types, loop_state
@@ -318,7 +319,8 @@ def _five(returned: PyTree) -> PyTree:
 def _as_finished(finished: object, *shapes: tuple[int, ...]) -> Array:
     """Returns `finished` as a bool array of one of these shapes, or as a scalar."""
     is_nest = isinstance(finished, tuple | list)
-    expect(not is_nest, "finished", "be one boolean array", finished)
+    fix = "Convert a list with `jnp.asarray`."
+    expect(not is_nest, "finished", "be one boolean array", finished, fix)
     fix = "Return a comparison, such as `time >= lengths`."
     array = as_booleans("finished", finished, fix)
     must = f"be a scalar or have shape {list(shapes[0])}"

@@ -63,7 +63,7 @@ def short_conv(
     Raises:
         ValueError: If the shapes do not fit each other, `width` is less than 2, or both
             `mask` and `sequence_length` are given.
-        TypeError: If `kernel` or `bias` has another dtype than the inputs.
+        TypeError: If the dtype of `kernel` or `bias` is not the dtype of the inputs.
 
     Example:
         >>> import jax.numpy as jnp, jaxrnn
@@ -81,6 +81,7 @@ def short_conv(
     must = f"have shape [width, {channels}], with a width of at least 2"
     is_kernel = has_shape(kernel, (None, channels)) and kernel.shape[0] >= 2
     fix = "Transpose the weight of a PyTorch Conv1d, [channels, 1, width]."
+    fix = "" if has_shape(kernel, (None, channels)) else fix
     expect(is_kernel, "kernel", must, kernel, fix)
     params = {"kernel": kernel}
     if bias is not None:

@@ -224,7 +224,7 @@ def run_layers(
         xs: The inputs.
         cells: The forward cells and the backward cells.
         states: The initial states of these cells.
-        scope: The name of the layers in profiles, or None.
+        scope: The name of the layers in profiles. None for the default name.
     """
     cells_fw, cells_bw = cells
     check_both_lists(cells_fw, cells_bw)

@@ -296,7 +296,8 @@ def _refuse_names(module: nn.Module, name: str) -> None:
     place = "".join(f"[{part!r}]" for part in ("params", *owner.path))
     given = sorted(owner.variables.get("params", {}))
     must = f"have {missing!r}, which holds the parameters of a cell"
-    expect(False, f"variables{place}", must, given, modules.FIX)
+    fix = f"Pass the variables that `init` returned. {modules.FIX}"
+    expect(False, f"variables{place}", must, given, fix)
 
 
 def as_cell(
@@ -337,7 +338,9 @@ def as_cell(
     """
     must = "be a cell of linen, such as nn.LSTMCell, with a method `initialize_carry`"
     is_cell = isinstance(module, nn.Module) and hasattr(module, "initialize_carry")
-    expect(is_cell, "module", must, module, error=TypeError)
+    is_own = isinstance(module, RNNCell)
+    fix = "A cell of jaxrnn needs no conversion." if is_own else ""
+    expect(is_cell, "module", must, module, fix, error=TypeError)
     is_one = isinstance(broadcast_rngs, str)
     streams = (broadcast_rngs,) if is_one else tuple(broadcast_rngs)
     # Without a copy, a cell constructed inside a linen module would become a submodule
@@ -378,7 +381,7 @@ class LinenCell(RNNCell):
         inputs = jnp.zeros(inputs.shape, inputs.dtype)
         carry = self.module.initialize_carry(key, inputs.shape)
         keys = {"params": key, "dropout": key}
-        # Allow promotion, because the carry may have another dtype than the inputs.
+        # Allow promotion, because the dtypes of the carry and the inputs may differ.
         with jax.numpy_dtype_promotion("standard"):
             variables = self.module.init(keys, carry, inputs)
         modules.check_no_variables(variables.keys() - {"params"})

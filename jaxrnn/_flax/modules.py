@@ -550,7 +550,7 @@ def _batch_shape(
     rows += " as in `sequence_length`" * (lengths is not None)
     of_row = counted(features or 1, "feature axis", "feature axes")
     must = f"be {axes} with {rows}, 1 time axis and {of_row}"
-    fix = f"For one number per step, pass `{name}[..., None]`."
+    fix = f"For one number per step, pass `{name}[..., None]`." if own < 1 else ""
     fix = OF_A_LIST if isinstance(inputs, list) else fix
     fits = own > 0 if features is None else own == features
     expect(fits, name, must, first, fix)

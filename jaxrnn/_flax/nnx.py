@@ -368,7 +368,9 @@ def as_cell(
     """
     must = "be a cell of nnx, such as nnx.LSTMCell, with a method `initialize_carry`"
     is_cell = isinstance(module, nnx.Module) and hasattr(module, "initialize_carry")
-    expect(is_cell, "module", must, module, error=TypeError)
+    is_own = isinstance(module, RNNCell)
+    fix = "A cell of jaxrnn needs no conversion." if is_own else ""
+    expect(is_cell, "module", must, module, fix, error=TypeError)
     is_one = isinstance(broadcast_rngs, str)
     names = (broadcast_rngs,) if is_one else tuple(broadcast_rngs)
     graph, params, streams, others = nnx.split(module, nnx.Param, nnx.RngState, ...)
@@ -413,8 +415,9 @@ class NnxCell(RNNCell):
             ValueError: Always.
         """
         raise ValueError(
-            "`as_cell` has already bound the parameters of this cell. Pass the result "
-            "of `as_cell` to `jaxrnn.dynamic_rnn`."
+            "A cell from `as_cell` has no `init`, because `as_cell` has already bound "
+            "its parameters. Pass `bound = as_cell(...)` to `jaxrnn.dynamic_rnn`. In a "
+            "stack, use `MultiRNNCell([bound.cell]).bind({'cell_0': bound.params})`."
         )
 
     def apply(

@@ -144,7 +144,9 @@ def as_initial_state(
     return state
 
 
-def check_rows_of_state(state: PyTree, rows: int, why: str, fix: str = "") -> None:
+def check_rows_of_state(
+    state: PyTree, rows: int, why: str, fix: str = "", name: str = "initial_state"
+) -> None:
     """Raises ValueError if an array of an initial state does not have `rows` rows.
 
     Leaves without axes, TensorArrays and read-only parts are not checked. `why` follows
@@ -152,9 +154,9 @@ def check_rows_of_state(state: PyTree, rows: int, why: str, fix: str = "") -> No
     """
     own = without_read_only(state)
     must = f"have {counted(rows, 'row')} {why}"
-    for name, leaf in named_leaves("initial_state", own, is_tensor_array):
+    for full, leaf in named_leaves(name, own, is_tensor_array):
         fits = is_tensor_array(leaf) or leaf.shape[:1] in ((), (rows,))
-        expect(fits, name, must, leaf, fix)
+        expect(fits, full, must, leaf, fix)
 
 
 def output_dtype(initial_state: PyTree, dtype: DType | None) -> DType:
@@ -334,7 +336,7 @@ def check_has_rows(state: PyTree) -> None:
 
 def as_implementation(implementation: Implementation | None) -> Implementation | None:
     """Returns None or the name of a known implementation; raises otherwise."""
-    what = f"None or one of {', '.join(IMPLEMENTATIONS)}"
+    what = f"None or one of {', '.join(map(repr, IMPLEMENTATIONS))}"
     check_instance("implementation", implementation, str | None, what)
     is_known = implementation in (None, *IMPLEMENTATIONS)
     expect(is_known, "implementation", f"be {what}", implementation)
@@ -413,8 +415,9 @@ def as_results(
     """Returns `(outputs, state)` of a cell's own loop, in the structures of the cell.
 
     Raises:
-        ValueError: If a scan of `apply` would return another structure or shape.
-        TypeError: If a scan of `apply` would return another dtype.
+        ValueError: If a structure or shape differs from the result of a scan of
+            `apply`.
+        TypeError: If a dtype differs from the result of a scan of `apply`.
     """
     steps = run.steps
     sizes = jax.tree.leaves(run.inputs)[0].shape[:2]

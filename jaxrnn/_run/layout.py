@@ -43,7 +43,7 @@ def lay_out(
     Args:
         cell: The cell.
         inputs: Inputs with rows along `batch_axis`, such as one step.
-        lengths: The length of each row, `[batch]`, or None.
+        lengths: Integers `[batch]`, the lengths of the rows. None: all steps.
         state: The state, each leaf `[batch, ...]` or without axes.
         batch_axis: The axis of the rows, 0 or 1.
     """

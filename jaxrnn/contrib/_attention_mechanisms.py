@@ -59,7 +59,7 @@ class AttentionMemory:
 
     @property
     def valid(self) -> Array | None:
-        """Bool `[batch, memory_time]`, True within the lengths, or None."""
+        """Bool `[batch, memory_time]`, true within the lengths. None: no lengths."""
         if isinstance(self.lengths, tuple):
             return None
         places = jnp.arange(self.memory.shape[1], dtype=jnp.int32)
@@ -147,7 +147,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
             score: The scores, `[batch, memory_time]`, with `score_mask_value` beyond
                 the lengths.
             previous: The result of `next_state` in the previous step.
-            key: The random key of the step, or None.
+            key: The random key of the step. None if the cell is bound without a key.
         """
 
     def next_state(self, alignments: Array, previous: Array) -> Array:

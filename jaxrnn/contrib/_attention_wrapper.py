@@ -74,7 +74,7 @@ class BoundMechanism:
         mechanism: The hyperparameters.
         params: The parameters of the mechanism, without the memory layer.
         memory: The memory, with its keys.
-        key: The random key of the step, or None.
+        key: The random key of the step. None if the cell is bound without a key.
     """
 
     mechanism: AttentionMechanism
@@ -323,7 +323,8 @@ class AttentionWrapper(extend.ParamsWrapper):
             ValueError: Always.
         """
         must = "`initial_state` must be given, because it contains the memory"
-        raise ValueError(f"{must}. Create a state with `cell.initial_state(memory)`.")
+        fix = "Call the unbound wrapper's method `initial_state(memory)`."
+        raise ValueError(f"{must}. {fix}")
 
     def initial_state(
         self,
@@ -531,7 +532,7 @@ def _check_is_state(state: PyTree) -> None:
     is_state = isinstance(state, AttentionWrapperState)
     has_memory = is_state and jax.tree.leaves(state.memory)
     must = "be an AttentionWrapperState with a memory"
-    fix = "Create a state with `cell.initial_state(memory)`."
+    fix = "Call the unbound wrapper's method `initial_state(memory)`."
     extend.expect(has_memory, "state", must, state, fix, error=TypeError)
 
 

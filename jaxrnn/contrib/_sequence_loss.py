@@ -72,7 +72,9 @@ def sequence_loss(
     average = _axes(average_across_batch, average_across_timesteps)
     total = _axes(sum_over_batch, sum_over_timesteps)
     must = "be False for an axis over which the loss is averaged"
-    extend.expect(not set(average) & set(total), "sum_over_...", must, True)
+    fix = "To sum over rows, pass `average_across_batch=False`. To sum over steps, "
+    fix += "pass `average_across_timesteps=False`."
+    extend.expect(not set(average) & set(total), "sum_over_...", must, True, fix)
     with jax.named_scope(name or "sequence_loss"):
         zero = jnp.zeros((), logits.dtype)
         unused = weights == 0

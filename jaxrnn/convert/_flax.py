@@ -316,7 +316,8 @@ def _layer(name: str, weights: object, activation: ActivationLike) -> LayerWeigh
             ", or of an RNN, Bidirectional or Sequential of such cells"
         )
         fix = "For a larger model, pass only the parameters of the recurrent module."
-        expect(kinds, name, must, listed(given), fix)
+        got = Verbatim(f"the keys {listed(given)}")
+        expect(kinds, name, must, got, fix)
         kind = kinds[0]
         table = tables[kind]
         (first, *_) = (key for key, (part, _) in table.items() if part == "h")

@@ -161,7 +161,7 @@ def check_config(layer: object, config: object) -> str | None:
         return None
     expect(models, "config", f"be omitted for `{kind}`", config)
     name = _option(config, "model_type")
-    must = f"be {' or '.join(models)}, whose weights fit `{kind}`"
+    must = f"be {' or '.join(map(repr, models))}, whose weights fit `{kind}`"
     expect(name in models, "config.model_type", must, name)
     for option, values in models[name].options.items():
         got = _option(config, option)

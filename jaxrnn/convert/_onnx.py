@@ -354,7 +354,7 @@ def _kind(name: str, node: Weights, r: np.ndarray) -> Kind:
     of_r = {"direction": direction, "op_type": str(kind), "hidden_size": units}
     for key, want in of_r.items():
         got = node.get(key, want)
-        must = f"be {want} to match `R` ({describe(r)})"
+        must = f"be {want!r} to match `R` ({describe(r)})"
         fix = "Pass 'forward', and reverse the inputs with `reverse_sequence`."
         fix = fix if got == "reverse" else ""
         expect(got == want, f"{name}['{key}']", must, got, fix)
@@ -403,7 +403,7 @@ def _read_activations(
     size = len(given) // count
     for own in (given[i : i + size] for i in range(0, len(given), size)):
         for each in own:
-            must = f"be {' or '.join(_ACTIVATIONS)}"
+            must = f"be one of {', '.join(map(repr, _ACTIVATIONS))}"
             expect(each in _ACTIVATIONS, place, must, each, _FIX)
         gate = "Sigmoid" if is_coupled else own[0]
         want = _spelled(kind, own[-1], gate)

@@ -15,7 +15,9 @@ from ._weights import Reader, Weights, on_device, pick
 
 _MEMORIES = {"linear": LinearAttentionMemoryCell, "gated": LinearAttentionMemoryCell}
 _MEMORIES |= {"delta": DeltaMemoryCell, "gated_delta": DeltaMemoryCell}
-_SIZES = "Add the entry to the dict of the node: for an input, its last axis's size."
+_SIZES = (
+    "Add the entry to the node's dict. For an input, add the size of its last axis."
+)
 
 
 def _convolution(name: str, node: Weights) -> BoundCell:
@@ -26,7 +28,8 @@ def _convolution(name: str, node: Weights) -> BoundCell:
         params["bias"] = read("bias", len(weight))
     given = node.get("activation", "none")
     is_known = given in ("none", "silu", "swish")
-    expect(is_known, read.name("activation"), "be none, silu or swish", given)
+    must, fix = "be 'none', 'silu' or 'swish'", "Omit the entry for no activation."
+    expect(is_known, read.name("activation"), must, given, fix)
     cell = ShortConvCell(*weight.shape[::2], use_bias="bias" in params)
     if given == "none":
         return cell.bind(on_device(params))
@@ -35,7 +38,7 @@ def _convolution(name: str, node: Weights) -> BoundCell:
 
 def _memory(name: str, node: Weights) -> BoundCell:
     rule = node.get("update_rule", "gated_delta")
-    must = f"be {' or '.join(_MEMORIES)}"
+    must = f"be one of {', '.join(map(repr, _MEMORIES))}"
     expect(rule in _MEMORIES, f"{name}['update_rule']", must, rule)
     keys = ("q_num_heads", "kv_num_heads", "query", "value")
     q, kv, query, value = (pick(node, key, _SIZES) for key in keys)

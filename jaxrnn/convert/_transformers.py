@@ -163,7 +163,7 @@ def _published(layer: object) -> tuple[Params, Forms]:
     # Compare names, because importing the classes would import Flax.
     found = _PUBLISHED.get(type(layer).__name__, {})
     must = f"be one of {', '.join(_PUBLISHED)} of `jaxrnn.nnx`"
-    expect(found, "layer", must, type(layer).__name__, error=TypeError)
+    expect(found, "layer", must, layer, error=TypeError)
     nnx: Any = import_optional("flax.nnx")
     params = nnx.to_pure_dict(nnx.state(layer, nnx.Param))
     return params, {

@@ -55,7 +55,7 @@ class Reader:
         Raises:
             TypeError: If the weight is not a floating-point array, or its dtype differs
                 from the dtype of the first weight.
-            ValueError: If the weight is missing, has another shape, or is empty.
+            ValueError: If the weight is missing or empty, or its shape is not `shape`.
         """
         name = self.name(key)
         if key not in self.weights:

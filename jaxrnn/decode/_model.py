@@ -97,7 +97,7 @@ class Model:
             fix = "Pass an id of the vocabulary or, if no id ends a row, None."
             end = arguments.as_count("eos_id", end, 0, fix)
         state = inputs.as_arrays("initial_state", self.initial_state)
-        fix = "Pass the state of each row once; `beam_search` repeats it."
+        fix = "Pass one state for each row, also to `beam_search`."
         check_rows_of_state(state, ids.shape[0], "like `start_ids`", fix)
         what = "`initial_state` (see `cell.state_size`)"
         own = trees.opaque(trees.without_read_only(state))

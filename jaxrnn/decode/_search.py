@@ -251,7 +251,7 @@ def _given_ids(ids: ArrayLike, model: Model) -> Array:
 
     Raises:
         TypeError: If the ids are not integers.
-        ValueError: If the ids have another shape.
+        ValueError: If the ids are neither `[rows, time]` nor `[rows, beam, time]`.
     """
     eos_id, [rows] = _eos_id(model), jnp.shape(model.start_ids)
     what = f"integers [{rows}, time] or [{rows}, beam, time]"

@@ -34,13 +34,15 @@ def graph_with_state(
     Raises:
         TypeError: If a parameter is not a float32 array.
         ValueError: If the graph cannot have lengths, a dense layer or a `scale`, or a
-            parameter has another shape.
+            parameter does not have the shape that the cell requires.
     """
     cell, kind = bound.cell, type(bound.cell).__name__
     must = f"be False for `{kind}`, because ONNX's operator does not support lengths"
-    expect(not lengths, "lengths", must, lengths, "Run rows of equal length.")
+    fix = "Pass `lengths=False`, and run rows of equal length."
+    expect(not lengths, "lengths", must, lengths, fix)
     must = f"be None for `{kind}`"
-    expect(dense is None, "dense", must, dense, "Apply it outside of the file.")
+    fix = "Apply the dense layer to the file's `outputs` after each run."
+    expect(dense is None, "dense", must, dense, fix)
     graph = Graph(np.dtype(np.float32))
     axes = ["time", "batch"] if time_major else ["batch", "time"]
 

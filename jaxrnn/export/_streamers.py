@@ -206,8 +206,10 @@ class Streamer(_Stream):
         frame = _copied("frame", frame)
         for name, leaf in named_leaves("frame", frame):
             must = f"be [{self._rows}, ...], one entry for each row"
-            fix = f"For one row without a batch axis, pass `{name}[None]`. For several "
-            fix += "rows, create a stream with their number as `batch_size`."
+            fix = "For a different number of rows, create a stream with another "
+            fix += "`batch_size`."
+            if self._rows == 1:
+                fix = f"For one row without a batch axis, pass `{name}[None]`. {fix}"
             expect(leaf.shape[:1] == (self._rows,), name, must, leaf, fix)
         if is_one and frame.dtype.isnative:
             self._frames.add(kind)

@@ -425,7 +425,7 @@ def batched(*records):
 pack, T, V = pack_sequences, TypeError, ValueError
 test_refusals = refusals([
     # The arrays of packs
-    (T, "`sequence_length` must be concrete", traced(lambda n: pack(X, n), X[0, :, 0])),
+    (T, "h` must not be traced", traced(lambda n: pack(X, n), X[0, :, 0])),
     (T, "got Pair", lambda: pack(Pair(X, X))),
     (V, r"got \[\]", lambda: pack([])),
     (V, r"`inputs\[1\]` .* first two sizes", lambda: pack(LIST, N)),

@@ -157,7 +157,7 @@ initial, two = CELL.initial_state, on([WIDER, WIDER], H + 1).initial_state
 run, first = CELL.bind(PARAMS), X[:, 0]
 HALVES = contrib.LuongAttention(H, D, dtype=jnp.float16)
 REFUSALS = [
-    (ValueError, "cell.initial_state", lambda: over_time(run, None)),
+    (ValueError, "method `initial_state", lambda: over_time(run, None)),
     (ValueError, "memories", lambda: two((MEMORY, MEMORY[:1]))),
     (ValueError, "`memory_depth`", lambda: initial(MEMORY[..., :2])),
     (ValueError, "size of the cell's output", lambda: attending(WIDER).init(KEY, first)),

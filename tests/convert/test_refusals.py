@@ -163,5 +163,5 @@ def test_traced_weights_whose_values_are_needed():
     load = lambda weights: convert.from_tf1(weights, cell=two, inputs=ONE)
     variables = convert.to_tf1(bound(two, depth=4))
     for run, given in ((save, bound(AFTER).params), (load, variables)):
-        with pytest.raises(TypeError, match="must be concrete"):
+        with pytest.raises(TypeError, match="must not be traced"):
             jax.eval_shape(run, given)

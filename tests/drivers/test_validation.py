@@ -127,7 +127,7 @@ REFUSALS = [
     # `raw_rnn`; `test_raw_rnn.py` has results of a loop function, one by one
     (TypeError, "`cell`", lambda: raw(cell=3)),
     (TypeError, "`next_cell_state`", lambda: raw(False, X[:, 0], (ZEROS, ZEROS), None, None, cell=LSTM)),
-    (ValueError, "`next_cell_state` must be the initial state at time 0, got None. `cell_state` is None at time 0. Return `cell.zero_state(batch, dtype)` then.", lambda: raw(False, X[:, 0], None, None, None)),
+    (ValueError, "`next_cell_state` must be the initial state at time 0, got None. `cell_state` is None at time 0, so return `cell.zero_state(batch, dtype)`.", lambda: raw(False, X[:, 0], None, None, None)),
     (TypeError, "`loop_fn`", lambda: raw_rnn(GRU, 4)),
     (ValueError, "`loop_fn`", lambda: raw(1, 2)),
     (ValueError, "`max_time`", lambda: raw(max_time=2**31)),

@@ -255,7 +255,7 @@ test_refusals = refusals(
         (ValueError, "`cell` must have no", call(own(LSTMCell(4, num_proj=2)))),
         (TypeError, "`dense", call(LSTM, dense=(np.ones((4, 2)), None))),
         (TypeError, "`lengths` must", call(LSTM, lengths=[1, 2])),
-        (TypeError, "must be concrete", lambda: jax.jit(to_onnx)(LSTM)),
+        (TypeError, "must not be traced", lambda: jax.jit(to_onnx)(LSTM)),
         (ValueError, "`lengths` must be False", call(MEMORY.bind({}))),
         (ValueError, "`dense` must be None", call(conv(), dense=(), **BARE)),
         (ValueError, r"\.scale` must not be 0", call(of_scale(1e-50), **BARE)),

@@ -178,7 +178,7 @@ MODULES = [jaxrnn, jaxrnn.extend.fields, *(getattr(jaxrnn, n) for n in NAMES.spl
 # Names that are not jaxrnn's: of what users hold, of a loop function's arguments and
 # results, and of other libraries.
 OTHERS = set(
-    "batch h0 k1 k2 kernel layer model module node packed rate table times variables y "
+    "batch bound h0 k1 k2 kernel layer model module node packed rate table times variables y "
     "cell_output emit_output loop_state next_cell_state next_input window "
     "callback in_specs jax jax_enable_x64 jaxrnn jnp np P register_dataclass "
     "static_argnames topologies "

@@ -101,7 +101,7 @@ test_refuses = refusals([
     (V, r"only once, got \[1, 0\]", lambda: ONCE.scatter([1, 0], rows(2))),
     (V, r"`value` .*\[2\]", lambda: array(element_shape=[2]).write(0, 1.0)),
     (V, r"`value` .*\[3, ...\]", lambda: array().unstack(rows(2))),
-    (T, "`lengths` must be concrete", lambda: split_traced(jnp.array([2]))),
+    (T, "`lengths` must not be traced", lambda: split_traced(jnp.array([2]))),
     (V, r"`elements` .*\[any, any, ...\]", lambda: ONCE.concat()),
     (V, r"\[any, 3\]", lambda: ROOM.write(0, ones(2, 3)).write(1, ones(2)).concat()),
 ])  # fmt: skip

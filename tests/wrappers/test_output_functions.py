@@ -158,7 +158,7 @@ REFUSED = {
     "`cells[1]` must be a function of JAX arrays, got <ufunc 'tanh'>. Pass `jnp.": (
         lambda: ran(np.tanh)
     ),
-    "`cells[0]` must be a cell, not a function": lambda: MultiRNNCell(
+    "`cells[0]` must be a cell, because it is the first entry": lambda: MultiRNNCell(
         [jnp.tanh, LOWER]
     ),
     "To map the cell's output by a module, pass `lambda y: module(y)`": (

@@ -84,9 +84,10 @@ class DropoutWrapper(WrapperCell[State]):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.variational_recurrent:
-            check_given("dtype", self.dtype, "Pass the dtype of the inputs.")
+            of = "With `variational_recurrent`, pass the"
+            check_given("dtype", self.dtype, f"{of} dtype of the inputs.")
             if self.input_keep_prob < 1:
-                fix = "Pass the depth of the inputs."
+                fix = f"{of} depth of the inputs."
                 check_given("input_size", self.input_size, fix)
         fits = self.variational_recurrent or not self.mask_per_row
         must = "be False without `variational_recurrent`"

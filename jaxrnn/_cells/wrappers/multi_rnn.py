@@ -111,12 +111,16 @@ def _as_cells(name: str, value: Sequence[object]) -> tuple[RNNCell, ...]:
                 "A function maps the output of the cell before it in the list. To map "
                 "the inputs of the stack, call the function before the stack."
             )
-            expect(cells, f"{name}[{i}]", "be a cell, not a function", each, fix)
+            must = "be a cell, because it is the first entry"
+            is_named = hasattr(each, "__name__")
+            got = Verbatim(f"the function `{name_of(each)}`") if is_named else each
+            expect(cells, f"{name}[{i}]", must, got, fix)
             function = _as_output_fn(f"{name}[{i}]", each)
             cells[-1] = OutputFunctionWrapper(cells[-1], function)
             continue
         fix = "To map the cell's output by a module, pass `lambda y: module(y)`."
-        with error_note(fix) if callable(each) else contextlib.nullcontext():
+        is_module = callable(each) and not isinstance(each, type)
+        with error_note(fix) if is_module else contextlib.nullcontext():
             cells.append(check_rnn_cell(f"{name}[{i}]", each))
     return tuple(cells)
 
@@ -323,7 +327,7 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         """The parameters of each cell."""
         names = list(map(self._name, range(len(self.cells))))
         fits = isinstance(params, Mapping) and set(params) == set(names)
-        must = f"hold {', '.join(dict.fromkeys(names))}"
+        must = f"hold {', '.join(map(repr, dict.fromkeys(names)))}"
         got = list(params) if isinstance(params, Mapping) else params
         expect(fits, "params", must, got, "Pass the dict that `init` returned.")
         return [params[name] for name in names]

@@ -47,7 +47,8 @@ class ResidualWrapper(MappedOutput[State]):
 
 
 def _add(inputs: PyTree, output: PyTree) -> PyTree:
-    fix = "They are added to the output. For another operation, pass a `residual_fn`."
+    fix = "The wrapper adds the inputs to the output. For another operation, pass a "
+    fix += "`residual_fn`."
     check_like("inputs", inputs, output, strict=False, any_dtype=True, fix=fix)
     return jax.tree.map(jnp.add, with_structure(output, inputs), output)
 

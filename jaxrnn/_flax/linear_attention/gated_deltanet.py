@@ -38,10 +38,10 @@ class GatedDeltaNet(LinearAttentionLayer):
         conv_width: The number of steps that the convolution reads.
         norm_epsilon: The number that the RMS norm adds to the mean square.
         allow_neg_eigval: Whether beta, the strength of an update, is in [0, 2] instead
-            of [0, 1]. With beta = 2, a step negates the value that the memory holds for
-            a key.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
-            also runs the convolution step by step.
+            of [0, 1]. With beta = 2, a step replaces the decayed value u that the
+            memory holds for a key by 2v - u.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With
+            "scan", the convolution also runs step by step.
         dtype: The dtype of the computation. By default, the widest dtype of the inputs
             and the parameters. Decays are computed in at least float32.
         param_dtype: The dtype of the parameters.

@@ -36,8 +36,8 @@ class KimiDeltaAttention(GatedDeltaNet):
             Ling. The logarithm is then this number times a sigmoid. None for no limit.
         use_full_rank: Whether decays and gates come from one full projection each, as
             in Ling, instead of two low-rank projections.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
-            also runs the convolution step by step.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With
+            "scan", the convolution also runs step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.

@@ -73,8 +73,8 @@ class LinearAttentionLayer(FieldsModule):
 
     Attributes:
         in_features: The size of inputs and outputs.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
-            also runs the convolution step by step.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With
+            "scan", the convolution also runs step by step.
         dtype: The dtype of the computation. By default, the widest dtype of the inputs
             and the parameters.
         param_dtype: The dtype of the parameters.

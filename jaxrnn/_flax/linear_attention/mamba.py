@@ -40,8 +40,8 @@ class Mamba(LinearAttentionLayer):
             square, in models with norms such as Falcon Mamba and Jamba. None for no
             norms.
         use_norm_scale: Whether these norms have scales, as in Jamba.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
-            also runs the convolution step by step.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With
+            "scan", the convolution also runs step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.

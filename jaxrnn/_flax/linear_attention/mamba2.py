@@ -66,8 +66,8 @@ class Mamba2(LinearAttentionLayer):
             no limits.
         use_bias: Whether the projections of the inputs and of the outputs have biases.
         use_conv_bias: Whether the convolution has a bias.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
-            also runs the convolution step by step.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With
+            "scan", the convolution also runs step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.

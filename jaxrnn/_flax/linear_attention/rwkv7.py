@@ -74,8 +74,8 @@ class RWKV7TimeMix(LinearAttentionLayer):
             it.
         ranks: The ranks of the low-rank projections (LoRA) for w, a, v and g, in this
             order. By default, the authors' ranks for `in_features`.
-        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. "scan"
-            also shifts the inputs step by step.
+        implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With
+            "scan", the token shift also runs step by step.
         dtype: The dtype of the computation; see `GatedDeltaNet`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
@@ -154,13 +154,17 @@ class RWKV7TimeMix(LinearAttentionLayer):
 
         Args:
             inputs: `[batch, time, in_features]`.
-            state: The state that another call returned, or None.
-            first_values: The result of `values` of the network's first layer,
-                `[batch, time, in_features]`. None in the first layer.
-            sequence_length: As in `GatedDeltaNet`, like the arguments that follow.
-            mask: The valid steps, or None.
-            resets: Where sequences begin, or None.
-            axis_name: The axis that divides time, or None.
+            state: The state that a previous call returned. Default: start new
+                sequences.
+            first_values: The result of the first layer's method `values`,
+                `[batch, time, in_features]`. Omit it in the first layer.
+            sequence_length: Integers `[batch]`, the number of valid steps of each row.
+                Default: all steps.
+            mask: Bool `[batch, time]`, true at valid steps. Default: all steps.
+            resets: Bool `[batch, time]`, true where a row begins a new sequence.
+                Default: nowhere.
+            axis_name: In `jax.shard_map`, the mesh axis that divides time. Default:
+                time is not divided.
 
         Returns:
             `(outputs, state)`.
@@ -169,9 +173,11 @@ class RWKV7TimeMix(LinearAttentionLayer):
             ValueError: If `first_values` is given in the first layer, or missing in a
                 later layer; see also `GatedDeltaNet`.
         """
-        must = "be None in the first layer, and given in layers with `layer_index` > 0"
+        given = "be given, because `layer_index` is not 0"
+        must = "be None, because `layer_index` is 0" if self.v is None else given
+        fix = "" if self.v is None else "Pass the result of the first layer's `values`."
         fits = (first_values is None) == (self.v is None)
-        expect(fits, "first_values", must, first_values)
+        expect(fits, "first_values", must, first_values, fix)
         others = []
         if first_values is not None:
             shape = as_array("inputs", inputs)
@@ -193,12 +199,16 @@ class RWKV7TimeMix(LinearAttentionLayer):
         """Computes the values of the first layer, for `first_values` of later layers.
 
         Args:
-            inputs: As in a call, like the other arguments.
-            state: The state, or None.
-            sequence_length: The lengths, or None.
-            mask: The valid steps, or None.
-            resets: Where sequences begin, or None.
-            axis_name: The axis that divides time, or None.
+            inputs: `[batch, time, in_features]`, the inputs of the first layer.
+            state: The state that you also pass to the first layer's call. Default:
+                start new sequences.
+            sequence_length: Integers `[batch]`, the number of valid steps of each row.
+                Default: all steps.
+            mask: Bool `[batch, time]`, true at valid steps. Default: all steps.
+            resets: Bool `[batch, time]`, true where a row begins a new sequence.
+                Default: nowhere.
+            axis_name: In `jax.shard_map`, the mesh axis that divides time. Default:
+                time is not divided.
 
         Returns:
             `[batch, time, in_features]`, zeros at padding.
@@ -207,7 +217,9 @@ class RWKV7TimeMix(LinearAttentionLayer):
             ValueError: If the layer is not the first one; see also `GatedDeltaNet`.
         """
         index, must = self.layer_index, "be 0 for `values`"
-        expect(index == 0, "layer_index", must, index, "Use the first layer.")
+        fix = "Call `values` on the network's first layer, and pass its result to this "
+        fix += "layer as `first_values`."
+        expect(index == 0, "layer_index", must, index, fix)
         steps = StepArguments(sequence_length, mask, resets, axis_name)
         run = lambda *given: (self.v_proj(self._mixed(*given)[0][3]), None)
         return self._over_sequences(run, inputs, state, steps)[0]

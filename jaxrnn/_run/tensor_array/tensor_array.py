@@ -11,7 +11,7 @@ from jax.experimental import checkify
 
 from ..._base import arguments
 from ..._base.arguments import check_given, check_shape, shape_text
-from ..._base.errors import EntryError, describe, expect, is_array
+from ..._base.errors import EntryError, Verbatim, describe, expect, is_array
 from ..._base.inputs import as_array, check_concrete
 from ..._base.math import (
     axis_size,
@@ -169,7 +169,8 @@ class TensorArray(RowlessArray):
         Raises:
             ValueError: If `value` does not have the shape of the other elements; if
                 `index` is out of range (also an `IndexError`) or was written before.
-            TypeError: If `value` has another dtype, or if `index` is not an integer.
+            TypeError: If the dtype of `value` is not the dtype of the elements, or if
+                `index` is not an integer. Python numbers are cast if possible.
         """
         value = _as_value(value, self.dtype, self._shape_after())
         index = _as_indices("index", index)
@@ -210,7 +211,8 @@ class TensorArray(RowlessArray):
             ValueError: If `value` is a scalar; if a row does not have the element
                 shape; if the array may not grow, and `value` does not have one row for
                 each element.
-            TypeError: If `value` has another dtype.
+            TypeError: If the dtype of `value` is not the dtype of the elements. Python
+                numbers are cast if possible.
         """
         shape = self._shape_after(self._count())
         return self._of_elements(_as_value(value, self.dtype, shape))
@@ -239,7 +241,8 @@ class TensorArray(RowlessArray):
             ValueError: If an index is out of range (also an `IndexError`) or was
                 written before; if `value` does not have one row for each index, or a
                 row does not have the element shape.
-            TypeError: If `indices` are not integers, or if `value` has another dtype.
+            TypeError: If `indices` are not integers, or if the dtype of `value` is not
+                the dtype of the elements. Python numbers are cast if possible.
         """
         slots = _as_indices("indices", indices, None)
         shape = self._shape_after(slots.shape[0])
@@ -270,7 +273,9 @@ class TensorArray(RowlessArray):
         """
         value = _as_value(value, self.dtype, (None, ...))
         counts = _as_indices("lengths", lengths, self._count())
-        check_concrete("lengths", counts, fix="They set the shapes of the elements.")
+        check_concrete(
+            "lengths", counts, fix="The lengths set the shapes of the elements."
+        )
         rows = value.shape[0]
         fits = counts.sum() == rows and counts.min(initial=0) >= 0
         must = f"be at least 0 and add up to {rows}, the number of rows of `value`"
@@ -361,9 +366,10 @@ class TensorArray(RowlessArray):
         return store
 
     def _store_to_read(self) -> Store:
-        what = "written before a read"
+        store, got = self._single(), Verbatim("an array without elements")
         fix = "Read the array that `write` returned, or pass `element_shape`."
-        return check_given("TensorArray", self._single(), fix, what)
+        expect(store is not None, "TensorArray", "be written before a read", got, fix)
+        return store  # pyright: ignore[reportReturnType]
 
     def _store_to_write(self, name: str, indices: Indices, shape: tuple) -> Store:
         """Checks a write to `indices`; returns the store, extended if necessary."""
@@ -377,7 +383,8 @@ class TensorArray(RowlessArray):
             store = store.with_capacity(int(indices.max(initial=-1)) + 1)
         elif self.dynamic_size:
             must = "be at least 1 for writes at traced indices"
-            fix = "Pass the number of elements; a traced index cannot extend an array."
+            fix = "Pass the number of elements as `size`. A write at a traced index "
+            fix += "cannot make the array grow."
             expect(store.capacity, "size", must, store.capacity, fix)
         fix = "To let the array grow, create it with `dynamic_size=True`."
         _check_range(name, indices, axis_size(store.capacity), fix)
@@ -414,12 +421,18 @@ def _as_value(value: ArrayLike, dtype: DType, shape: tuple) -> Array:
     """Returns the value as an array; casts a Python number to `dtype` if possible.
 
     Raises:
-        TypeError: If the value has another dtype.
-        ValueError: If the value has another shape; see `check_shape`.
+        TypeError: If the dtype of the value is not `dtype`.
+        ValueError: If the shape of the value does not fit `shape`; see `check_shape`.
     """
     cast = cast_if_weak if is_array(value) else cast_number
     array = cast(as_array("value", value), dtype)
-    expect(array.dtype == dtype, "value", f"be {dtype}", array, error=TypeError)
+    expect(
+        array.dtype == dtype,
+        "value",
+        f"be {dtype} like the elements",
+        array,
+        error=TypeError,
+    )
     check_shape("value", array, shape)
     return array
 
