@@ -91,8 +91,8 @@ def unit_forget_bias() -> Initializer:
     Pass the initializer to `LSTMCell` as the `bias` of `by_part`, and pass
     `forget_bias=0`, because the bias then stores the 1 that is otherwise added at each
     step. Use this initializer only if the bias has 4 blocks (see `jaxrnn.Stage`) in
-    TensorFlow's order i, j, f, o. The blocks of `SLSTMCell` and `QRNNCell` have another
-    order. A bias with another number of blocks is 0.
+    TensorFlow's order i, j, f, o. The blocks of `SLSTMCell` and `QRNNCell` have a
+    different order. A bias whose number of blocks is not 4 is 0.
 
     Raises:
         ValueError: When a parameter is created, if it is not a bias.

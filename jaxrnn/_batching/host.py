@@ -126,10 +126,9 @@ def as_sequence(name: str, sequence: PyTree, first: PyTree = None) -> PyTree:
     """
     arrays = map_named(name, as_host_array, sequence)
     lengths = {leaf.shape[0] for leaf in jax.tree.leaves(arrays) if leaf.ndim}
-    fix = "Each entry of `inputs` is one sequence. "
-    fix += "All arrays of a sequence must have one length, unless they are scalars."
-    if isinstance(sequence, list | tuple):
-        fix = f"Convert a list of numbers to an array with `np.asarray({name})`."
+    fix = "Each entry of `inputs` is one sequence."
+    if not lengths:
+        fix += " Convert a list of numbers to an array with `np.asarray`."
     must = "hold one or more arrays [length, ...] of one length"
     expect(len(lengths) == 1, name, must, Verbatim(describe_leaves(arrays)), fix)
 

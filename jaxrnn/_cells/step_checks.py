@@ -87,7 +87,7 @@ def check_named_inputs(cell: Any, kind: Any, inputs: PyTree) -> PyTree:
 
     Raises:
         ValueError: If the inputs are not a tuple with the fields of `kind`, or a leaf
-            is not real floating-point or has another size.
+            is not real floating-point or does not have its size in `input_sizes`.
         TypeError: If a leaf is not an array.
     """
     names = kind._fields

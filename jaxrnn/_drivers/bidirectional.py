@@ -174,7 +174,8 @@ def run_backward(
 
 def _direction(name: str) -> AbstractContextManager[None]:
     """Adds a note with the public argument names to errors of one direction."""
-    note = f"Here, `cell` is `cell_{name}`; `initial_state` is `initial_state_{name}`."
+    note = f"Here, `cell` is `cell_{name}`, and `initial_state` is "
+    note += f"`initial_state_{name}`."
     return error_note(note)
 
 

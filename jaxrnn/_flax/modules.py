@@ -552,6 +552,9 @@ def _batch_shape(
     must = f"be {axes} with {rows}, 1 time axis and {of_row}"
     fix = f"For one number per step, pass `{name}[..., None]`." if own < 1 else ""
     fix = OF_A_LIST if isinstance(inputs, list) else fix
+    rows_of_inputs = first.shape[start : start + count]
+    if own < 1 and lengths is not None and lengths.shape != rows_of_inputs:
+        fix = "For one sequence, pass an int as `sequence_length`."
     fits = own > 0 if features is None else own == features
     expect(fits, name, must, first, fix)
     return first.shape[start : start + count]

@@ -84,7 +84,8 @@ def params_of_cells(cells: modules.Cells, bound: Sequence[PyTree]) -> Params:
     each = " for each direction" * (len(ways) - 1)
     must = f"be {counted(depths[0], 'bound cell')}{each}"
     fix = "For several layers in one direction, pass one bound `MultiRNNCell`."
-    expect(counts == depths, "cells", must, counts, fix)
+    got = Verbatim(" and ".join(counted(n, "cell") for n in counts) or "no cells")
+    expect(counts == depths, "cells", must, got, fix)
     layers = zip(*given, strict=True)
     return _params_of(modules.named_cells(cells), itertools.chain(*layers))
 
@@ -93,7 +94,9 @@ def _params_of(cells: RNNCell | modules.NamedCells, bound: Iterator[Any]) -> Par
     """Takes the next bound cells, checks that they bind `cells`, returns parameters."""
     if not isinstance(cells, RNNCell):
         return {name: _params_of(part, bound) for name, part in cells.items()}
-    given = check_instance("cells", next(bound), BoundCell, "bound by `cell.bind`")
+    given = check_instance(
+        "cells", next(bound), BoundCell, "a bound cell", "Call `cell.bind(params)`."
+    )
     fix = "Construct the module with the bound cell's attribute `cell`."
     must = f"bind the module's cell {unwrapped(cells)!r}"
     got = Verbatim(unwrapped(given.cell))

@@ -277,7 +277,8 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
         fix = _fix_of_reset_state(given, state)
         return as_like("reset_state", given, state, fix=fix)
     must = "be given if the state has read-only parts, such as an attention memory"
-    expect(not has_read_only(state), "reset_state", must, given)
+    fix = "For example, pass the initial state."
+    expect(not has_read_only(state), "reset_state", must, given, fix)
     for path, leaf in named_leaves("initial_state", state, is_tensor_array):
         must = f"be given, because `{path}` holds random keys, which have no zero"
         fix = (

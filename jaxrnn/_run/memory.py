@@ -193,7 +193,7 @@ class Offload(Strategy):
         as_count("part", self.part)
         # Plan a long run, because `of` may divide only long runs into parts.
         of_other = plan_of(self.of, 2**20).part
-        must = f"be None for {self.of!r}, which already has parts"
+        must = f"be None, because {self.of!r} already divides the run into parts"
         expect(of_other is None, "part", must, self.part)
 
     def plan(self, time: int) -> CheckpointPlan:

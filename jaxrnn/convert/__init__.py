@@ -17,8 +17,8 @@
 * A function `to_...` takes the result of `from_...`, and returns the weights in the
   layout of the other library.
 * By default (`bidirectional=None`), the weights decide whether there are one or two
-  directions. With True or False, weights with another number of directions raise an
-  error.
+  directions. True requires weights of two directions, and False weights of one
+  direction.
 * `at` is the name of the layers in a model, such as "encoder.rnn". A final dot or slash
   is optional.
 

@@ -106,7 +106,7 @@ class Streamer(_Stream):
     Raises:
         TypeError: If `cell` is not a bound cell.
         ValueError: If `cell` has a random key, `batch_size` is below 1, or the initial
-            state has another number of rows.
+            state does not have `batch_size` rows.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export

@@ -174,7 +174,5 @@ test_refuses = helpers.refusals(REFUSED.items(), "message call", re.escape)
 def test_an_error_of_a_cell_names_the_function_below():
     with pytest.raises(ValueError, match="floating-point") as caught:
         ran(lambda x: x.astype(int), UPPER)
-    note = (
-        "`cells[1]` with `params['cell_1']`. Its inputs are the results of `<lambda>`."
-    )
+    note = "`params['cell_1']`. The cell's inputs are results of `<lambda>`."
     assert any(note in each for each in caught.value.__notes__)

@@ -138,8 +138,9 @@ def dropped(wrapper: DropoutWrapper, salt: str, key: Key, tree: PyTree) -> PyTre
     chosen = _selected(visitor, tree) if salt == "state" else None
     marks = iter(jax.tree.leaves(chosen))
     indices = itertools.count()
-    fix = f"Set `{salt}_keep_prob` to 1, or exclude the leaf of a state with "
-    fix += "`dropout_state_filter_visitor`."
+    fix = f"Set `{salt}_keep_prob` to 1."
+    if salt == "state":
+        fix += " Or exclude the array with `dropout_state_filter_visitor`."
 
     def drop_leaf(name: str, leaf: Array) -> Array:
         index = next(indices)

@@ -230,7 +230,7 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         Raises:
             TypeError: If `key` is not a random key, or `dtype` is an array.
             ValueError: If `key` is an array of keys, or a cell that occurs twice gets
-                inputs of another size.
+                inputs of two different sizes.
 
         Warns:
             UserWarning: If layers share parameters because they are the same object.
@@ -242,7 +242,8 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
             with error_note(self._note(i)):
                 init = functools.partial(cell.init, fold_in(key, i), inputs, dtype)
                 if name in params:
-                    fix = "Construct a cell for each layer, or make the sizes equal."
+                    fix = "Construct a cell for each layer, or give both layers "
+                    fix += "inputs of one size."
                     as_like("params", params[name], jax.eval_shape(init), fix=fix)
                 else:
                     params[name] = init()
@@ -250,7 +251,7 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         if len(params) < len(self.cells) and jax.tree.leaves(params):
             warn(
                 f"layers of {self!r} are the same object, and share parameters, as in "
-                "TensorFlow. To give each its own, construct a cell for each layer."
+                "TensorFlow. For separate parameters, construct a cell for each layer."
             )
         return params
 
@@ -312,7 +313,7 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
         note = f"Raised by `cells[{i}]` with `params['{self._name(i)}']`."
         below = self.cells[i - 1] if i else None
         if isinstance(below, OutputFunctionWrapper):
-            note += f" Its inputs are the results of `{name_of(below.output_fn)}`."
+            note += f" The cell's inputs are results of `{name_of(below.output_fn)}`."
         return note
 
     def _widths(self) -> list[int]:
