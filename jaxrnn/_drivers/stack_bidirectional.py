@@ -32,7 +32,10 @@ from .arguments import (
 from .bidirectional import bidirectional_dynamic_rnn, joined, static_bidirectional_rnn
 
 Pair: TypeAlias = tuple[Any, Any]
-"""Two lists, with an entry for each forward and each backward layer; or None."""
+"""A list for the forward layers and a list for the backward layers.
+
+For zero states, None replaces a list.
+"""
 
 
 @with_hints

@@ -21,10 +21,9 @@ class Given:
         inputs: All steps of inputs, in the user's layout: time along `axis`, and rows
             along the other of the first two axes.
         state: The initial state, each leaf `[batch, ...]`; None for the zero state.
-        lengths: int32 `[batch]`, or None. The first `lengths[b]` steps of row b are
-            valid.
-        mask: Bool, in the layout of the inputs, true at valid steps; or None. There are
-            four cases:
+        lengths: int32 `[batch]`. The first `lengths[b]` steps of row b are valid.
+        mask: Bool, in the layout of the inputs, true at valid steps. There are four
+            cases:
 
             * If all steps are valid, `lengths` and `mask` are both None.
             * If the user passed lengths, only `lengths` is set.

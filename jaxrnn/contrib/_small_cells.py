@@ -103,7 +103,7 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
             initialized to zeros unless `initializer` is an `initializers.by_part` with
             a `bias`.
         forget_bias: A constant that each step adds to g and q, in addition to the bias.
-        y_activation: A function, the name of a Keras activation, or None for tanh.
+        y_activation: A function or the name of a Keras activation. Default: tanh.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -40,7 +40,7 @@ class ModuleFactory:
     """Creates the modules and the parameters of one layer.
 
     Attributes:
-        dtype: The dtype of the computation, or None; see `LinearAttentionLayer`.
+        dtype: The dtype of the computation. None: see `LinearAttentionLayer`.
         param_dtype: The dtype of the parameters.
         rngs: The stream for the parameters.
     """
