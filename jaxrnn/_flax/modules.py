@@ -209,7 +209,7 @@ class Recurrent(Generic[State]):
                 `TraceContextError`, because it cannot advance there.
             axis_name: The mesh axis of `jax.shard_map` over which time is divided; see
                 `jaxrnn.dynamic_rnn`. Only `RNN` without `reverse` supports this
-                argument. Linen's `init` ignores it.
+                argument. Linen's `init` ignores `axis_name`.
 
         Returns:
             The outputs, `[*batch, time, ...]`, or `[time, *batch, ...]` if

@@ -204,7 +204,7 @@ class Bidirectional(Recurrent[tuple[State, StateBw]], Generic[State, StateBw]):
         in_features: As in `RNN`.
         merge: `merge(outputs_fw, outputs_bw)` returns the outputs of the module. By
             default, both outputs are concatenated along the last axis.
-        rngs: As in `RNN`, like all other options.
+        rngs: As in `RNN`. All other options are also as in `RNN`.
     """
 
     cell_fw: RNNCell[State]
@@ -231,7 +231,7 @@ class StackBidirectional(
         cells_fw: The forward cells, one for each layer, lowest layer first.
         cells_bw: The backward cells, in the same order.
         in_features: As in `RNN`.
-        rngs: As in `RNN`, like all other options.
+        rngs: As in `RNN`. All other options are also as in `RNN`.
     """
 
     cells_fw: Sequence[RNNCell[State]]

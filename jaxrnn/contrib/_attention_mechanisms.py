@@ -39,7 +39,8 @@ def _as_mode(name: str, mode: str) -> str:
 class AttentionMemory:
     """The memory of an attention mechanism, as part of a state.
 
-    Attributes: memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
+    Attributes:
+        memory: `[batch, memory_time, memory_depth]`, zeros beyond the lengths.
         lengths: int32 `[batch]`, or `()` for the whole memory, because a state must not
             contain None.
         keys: The keys, `[batch, memory_time, num_units]`, or `()` before a run starts.
@@ -85,9 +86,9 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
     Attributes:
         num_units: The size of the keys.
         memory_depth: The size of a memory entry.
-        score_mask_value: The score of memory entries beyond the lengths; None for minus
+        score_mask_value: The score of memory entries beyond the lengths. Default: minus
             infinity.
-        dtype: The required dtype of the memory; None for any dtype.
+        dtype: The required dtype of the memory. Default: any dtype.
         name: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
@@ -295,12 +296,12 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
         memory_depth: The size of a memory entry.
         scale: Whether to multiply the scores by a learned scalar `attention_g`.
         probability_fn: `probability_fn(score) -> alignments`, both
-            `[batch, memory_time]`; None for softmax.
-        score_mask_value: The score of memory entries beyond the lengths; None for minus
+            `[batch, memory_time]`. Default: softmax.
+        score_mask_value: The score of memory entries beyond the lengths. Default: minus
             infinity.
-        dtype: The required dtype of the memory; None for any dtype.
+        dtype: The required dtype of the memory. Default: any dtype.
         custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
-            called once per run; By default, the keys stay unchanged, and the values are
+            called once per run. By default, the keys stay unchanged, and the values are
             the memory.
         name: Accepted for compatibility with TensorFlow; not used.
 
@@ -330,12 +331,12 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
         memory_depth: The size of a memory entry.
         normalize: Whether to normalize v, the vector `attention_v`.
         probability_fn: `probability_fn(score) -> alignments`, both
-            `[batch, memory_time]`; None for softmax.
-        score_mask_value: The score of memory entries beyond the lengths; None for minus
+            `[batch, memory_time]`. Default: softmax.
+        score_mask_value: The score of memory entries beyond the lengths. Default: minus
             infinity.
-        dtype: The required dtype of the memory; None for any dtype.
+        dtype: The required dtype of the memory. Default: any dtype.
         custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
-            called once per run; By default, the keys stay unchanged, and the values are
+            called once per run. By default, the keys stay unchanged, and the values are
             the memory.
         name: Accepted for compatibility with TensorFlow; not used.
 
@@ -419,7 +420,7 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
         num_units: The size of the keys.
         memory_depth: The size of a memory entry.
         normalize: Whether to normalize v, the vector `attention_v`.
-        score_mask_value: The score of memory entries beyond the lengths; None for minus
+        score_mask_value: The score of memory entries beyond the lengths. Default: minus
             infinity.
         sigmoid_noise: The standard deviation of the noise that is added to the scores.
             Noise during training leads to alignments that are more certain. The random
@@ -428,7 +429,7 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
             the same key.
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
-        dtype: The required dtype of the memory; None for any dtype.
+        dtype: The required dtype of the memory. Default: any dtype.
         name: Accepted for compatibility with TensorFlow; not used.
 
     Raises:
@@ -456,7 +457,7 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
         num_units: The size of keys and queries.
         memory_depth: The size of a memory entry.
         scale: Whether to multiply the scores by a learned scalar `attention_g`.
-        score_mask_value: The score of memory entries beyond the lengths; None for minus
+        score_mask_value: The score of memory entries beyond the lengths. Default: minus
             infinity.
         sigmoid_noise: The standard deviation of the noise that is added to the scores.
             Noise during training leads to alignments that are more certain. The random
@@ -465,7 +466,7 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
             the same key.
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
-        dtype: The required dtype of the memory; None for any dtype.
+        dtype: The required dtype of the memory. Default: any dtype.
         name: Accepted for compatibility with TensorFlow; not used.
 
     Raises:

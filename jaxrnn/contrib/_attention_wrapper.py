@@ -208,7 +208,7 @@ class AttentionWrapper(extend.ParamsWrapper):
             function, call `mechanism(query, state) -> (alignments, state)` and
             `mechanism.context(alignments)`, or read `mechanism.keys` and
             `mechanism.values`. By default, the equations above are used.
-        dtype: The dtype of new parameters; None for the dtype of the inputs.
+        dtype: The dtype of new parameters. Default: the dtype of the inputs.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -189,12 +189,13 @@ class Conv1DLSTMCell(ConvLSTMCell):
 
     Attributes:
         conv_ndims: The number of axes of the grid, always 1; not an argument.
-        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
-        output_channels: `C`.
+        input_shape: The shape of the inputs without the batch axis.
+        output_channels: The number of channels of c and h.
         kernel_shape: The shape of the kernel's window, with one entry per axis.
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: A constant that each step adds to f, in addition to the biases.
+        forget_bias: A constant that each step adds to the forget gate, besides the
+            biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
@@ -217,12 +218,13 @@ class Conv2DLSTMCell(ConvLSTMCell):
 
     Attributes:
         conv_ndims: The number of axes of the grid, always 2; not an argument.
-        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
-        output_channels: `C`.
+        input_shape: The shape of the inputs without the batch axis.
+        output_channels: The number of channels of c and h.
         kernel_shape: The shape of the kernel's window, with one entry per axis.
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: A constant that each step adds to f, in addition to the biases.
+        forget_bias: A constant that each step adds to the forget gate, besides the
+            biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
@@ -245,12 +247,13 @@ class Conv3DLSTMCell(ConvLSTMCell):
 
     Attributes:
         conv_ndims: The number of axes of the grid, always 3; not an argument.
-        input_shape: `(*G, I)`, the shape of the inputs without the batch axis.
-        output_channels: `C`.
+        input_shape: The shape of the inputs without the batch axis.
+        output_channels: The number of channels of c and h.
         kernel_shape: The shape of the kernel's window, with one entry per axis.
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
-        forget_bias: A constant that each step adds to f, in addition to the biases.
+        forget_bias: A constant that each step adds to the forget gate, besides the
+            biases.
         initializers: Accepted for compatibility with TensorFlow; not used. The kernel
             is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.

@@ -57,8 +57,8 @@ class TimeFreqLSTMCell(extend.ComposedCell, extend.SpecsCell):
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The largest magnitude of c'; None for no limit.
-        initializer: For `W` and the peepholes; None for Glorot uniform.
+        cell_clip: The largest magnitude of c'. Default: no limit.
+        initializer: Initializes `W` and the peepholes. Default: Glorot uniform.
         num_unit_shards: The number of variables that store `W`.
         forget_bias: A constant that each step adds to f, in addition to the bias.
         feature_size: `F`, the size of a window; required.
@@ -353,8 +353,8 @@ class GridLSTMCell(GridLSTM):
         use_peepholes: Whether the gates read c and d through diagonal kernels.
         share_time_frequency_weights: Whether the LSTMs in time and in frequency share
             their parameters.
-        cell_clip: The largest magnitude of c and d; None for no limit.
-        initializer: For kernels and peepholes; None for Glorot uniform.
+        cell_clip: The largest magnitude of c and d. Default: no limit.
+        initializer: Initializes kernels and peepholes. Default: Glorot uniform.
         num_unit_shards: The number of variables that store each kernel.
         forget_bias: A constant that each step adds to f, in addition to the bias.
         feature_size: `F`, the size of a window; required.
@@ -405,8 +405,8 @@ class BidirectionalGridLSTMCell(GridLSTM):
         use_peepholes: Whether the gates read c and d through diagonal kernels.
         share_time_frequency_weights: Whether the LSTMs in time and in frequency share
             their parameters.
-        cell_clip: The largest magnitude of c and d; None for no limit.
-        initializer: For kernels and peepholes; None for Glorot uniform.
+        cell_clip: The largest magnitude of c and d. Default: no limit.
+        initializer: Initializes kernels and peepholes. Default: Glorot uniform.
         num_unit_shards: The number of variables that store each kernel.
         forget_bias: A constant that each step adds to f, in addition to the bias.
         feature_size: `F`, the size of a window; required.

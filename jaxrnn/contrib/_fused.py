@@ -76,7 +76,7 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             params: The parameters, as returned by `init`.
             inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
                 inputs of each step, `[batch, depth]`.
-            initial_state: The state before the first step; None for zeros of `dtype`.
+            initial_state: The state before the first step. Default: zeros of `dtype`.
             dtype: The dtype of the zero state and of the outputs. By default, the dtype
                 of `initial_state`.
             sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for all
@@ -126,9 +126,9 @@ class BoundFusedCell:
 
         Args:
             inputs: `[time, batch, depth]`, a nest of such arrays, or a list of steps.
-            initial_state: The state before the first step; None for zeros of `dtype`.
+            initial_state: The state before the first step. Default: zeros of `dtype`.
             dtype: The dtype of the zero state and of the outputs.
-            sequence_length: `[batch]`, integers; None for all steps.
+            sequence_length: `[batch]`, integers. Default: all steps.
             scope: The name of the steps in profiles; "fused_rnn" by default.
             implementation: The loop that runs the steps; see `dynamic_rnn`.
 
@@ -213,7 +213,7 @@ class LSTMBlockFusedCell(_OverSteps):
             limit.
         use_peephole: Whether the gates read c through three diagonal kernels.
         reuse: Accepted for compatibility with TensorFlow; not used.
-        dtype: The required dtype of parameters and inputs; None for any dtype.
+        dtype: The required dtype of parameters and inputs. Default: any dtype.
         name: The name of the steps in profiles.
 
     Raises:

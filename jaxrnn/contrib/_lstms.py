@@ -237,13 +237,13 @@ class GLSTMCell(extend.SpecsCell, extend.ComposedCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        initializer: For all kernels; None for Glorot uniform. TensorFlow ignores this
-            initializer for the projection.
-        num_proj: The size of the projected output, positive; None for no projection.
+        initializer: Initializes all kernels. Default: Glorot uniform. TensorFlow
+            ignores this initializer for the projection.
+        num_proj: The size of the projected output, positive. Default: no projection.
         number_of_groups: `G`.
         forget_bias: A constant that each step adds to f, in addition to the bias.
-        activation: The activation of c': None for tanh, the name of a Keras
-            activation, or a function.
+        activation: The activation of c', a function or the name of a Keras activation.
+            Default: tanh.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -377,7 +377,7 @@ class NASCell(LSTM):
 
     Attributes:
         num_units: `H`, at least 0.
-        num_proj: The size of the projected output, positive; None for no projection.
+        num_proj: The size of the projected output, positive. Default: no projection.
         use_bias: Whether to add a bias.
 
     Raises:
@@ -498,7 +498,7 @@ class PhasedLSTMCell(extend.SpecsCell):
             `period_init_max`. Initial periods are drawn from
             `exp(U(log(min), log(max)))`, and initial phases from `U(0, period)`.
         period_init_max: The largest initial period.
-        dtype: The required dtype of parameters and x; None for any dtype.
+        dtype: The required dtype of parameters and x. Default: any dtype.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -158,13 +158,13 @@ class LayerNormLSTMCell(_FourGateLSTM):
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The largest magnitude of c', at least 0; None for no limit.
-        initializer: For kernels and peepholes; None for Glorot uniform.
-        num_proj: The size of the projected output, positive; None for no projection.
-        proj_clip: The largest magnitude of h' after a projection, at least 0; None for
+        cell_clip: The largest magnitude of c', at least 0. Default: no limit.
+        initializer: Initializes kernels and peepholes. Default: Glorot uniform.
+        num_proj: The size of the projected output, positive. Default: no projection.
+        proj_clip: The largest magnitude of h' after a projection, at least 0. Default:
             no limit.
         forget_bias: A constant that each step adds to f, in addition to the bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
+        activation: A function or the name of a Keras activation. Default: tanh.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
         norm_shift: The initial `beta`.
@@ -226,7 +226,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
     Attributes:
         num_units: `H`, at least 0.
         forget_bias: A constant that each step adds to f, in addition to the bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
+        activation: A function or the name of a Keras activation. Default: tanh.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
         norm_shift: The initial `beta`.
@@ -331,17 +331,17 @@ class CoupledInputForgetGateLSTMCell(_LayerNormedLSTM):
     Attributes:
         num_units: `H`, at least 0.
         use_peepholes: Whether the gates read c through two diagonal kernels.
-        initializer: For W, W_P and the peepholes; None for Glorot uniform. TensorFlow
-            ignores this initializer.
-        num_proj: The size of the projected output, positive; None for no projection.
-        proj_clip: The largest magnitude of h' after a projection, at least 0; None for
+        initializer: Initializes W, W_P and the peepholes. Default: Glorot uniform.
+            TensorFlow ignores this initializer.
+        num_proj: The size of the projected output, positive. Default: no projection.
+        proj_clip: The largest magnitude of h' after a projection, at least 0. Default:
             no limit.
         num_unit_shards: The number of variables that store W.
         num_proj_shards: The number of variables that store W_P.
         forget_bias: A constant that each step adds to f, in addition to the bias.
         state_is_tuple: If False, the state is one array `[batch, H + P]`, which holds
             `[c, h]`.
-        activation: None for tanh, the name of a Keras activation, or a function.
+        activation: A function or the name of a Keras activation. Default: tanh.
         layer_norm: Whether to use layer normalization.
         norm_gain: The initial `gamma`.
         norm_shift: The initial `beta`.
@@ -429,13 +429,13 @@ class WeightNormLSTMCell(OfLSTMCell):
         num_units: `H`, at least 0.
         norm: Whether to normalize the kernels; False for a plain `LSTMCell`.
         use_peepholes: Whether the gates read c through three diagonal kernels.
-        cell_clip: The largest magnitude of c', at least 0; None for no limit.
-        initializer: For kernels, norms and peepholes; None for Glorot uniform.
-        num_proj: The size of the projected output, positive; None for no projection.
-        proj_clip: The largest magnitude of h' after a projection, at least 0; None for
+        cell_clip: The largest magnitude of c', at least 0. Default: no limit.
+        initializer: Initializes kernels, norms and peepholes. Default: Glorot uniform.
+        num_proj: The size of the projected output, positive. Default: no projection.
+        proj_clip: The largest magnitude of h' after a projection, at least 0. Default:
             no limit.
         forget_bias: A constant that each step adds to f, in addition to the bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
+        activation: A function or the name of a Keras activation. Default: tanh.
         name: The name of the step in profiles, and of the scope in checkpoints.
 
     Raises:

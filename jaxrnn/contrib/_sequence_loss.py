@@ -42,8 +42,8 @@ def sequence_loss(
 
     If a divisor is 0, the result is 0. Where a weight is 0, logits may be NaN or
     infinite, and targets may be out of range, e.g. -1 as padding. TensorFlow raises an
-    error or returns NaN for them. Where a weight is not 0, a target of `vocab` or more
-    makes the loss NaN.
+    error or returns NaN in these cases. Where a weight is not 0, targets must be in
+    `[0, vocab)`. A target of `vocab` or more makes the loss NaN.
 
     Args:
         logits: Floating `[batch, time, vocab]`.
@@ -56,7 +56,7 @@ def sequence_loss(
         softmax_loss_function: `softmax_loss_function(labels, logits)`, which returns
             the loss of each target. The function is called with the keyword arguments
             `labels`, which are the targets `[batch * time]`, and `logits`
-            `[batch * time, vocab]`. None for the cross-entropy of the softmax.
+            `[batch * time, vocab]`. Default: the cross-entropy of the softmax.
         name: The name of the operations in profiles; "sequence_loss" by default.
 
     Returns:

@@ -30,10 +30,11 @@ class UGRNNCell(AffineCell[Array]):
 
     Attributes:
         num_units: `H`, at least 0.
-        initializer: For the kernel; None for Glorot uniform. The bias is initialized to
-            zeros, unless `initializer` is an `initializers.by_part` with a `bias`.
+        initializer: Initializes the kernel. Default: Glorot uniform. The bias is
+            initialized to zeros, unless `initializer` is an `initializers.by_part` with
+            a `bias`.
         forget_bias: A constant that each step adds to g, in addition to the bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
+        activation: A function or the name of a Keras activation. Default: tanh.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -99,11 +100,12 @@ class IntersectionRNNCell(extend.ComposedCell, extend.SpecsCell):
         num_in_proj: With any positive number, inputs of another size than H are
             projected to size H, as in contrib. With None or 0, the inputs must have
             size H.
-        initializer: For the kernels; None for Glorot uniform. The biases are
+        initializer: Initializes the kernels. Default: Glorot uniform. The biases are
             initialized to zeros unless `initializer` is an `initializers.by_part` with
             a `bias`.
         forget_bias: A constant that each step adds to g and q, in addition to the bias.
-        y_activation: A function or the name of a Keras activation. Default: tanh.
+        y_activation: A function or the name of a Keras activation. Default: relu. None
+            means tanh.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -190,9 +192,9 @@ class UnitsCell(AffineCell[Array]):
 
     Attributes:
         units: `H`.
-        activation: The name of a Keras activation, or a function; None for the
-            identity.
-        bias_initializer: For the bias; None for ones.
+        activation: A function or the name of a Keras activation. Default: tanh. None
+            means the identity.
+        bias_initializer: Initializes the bias. Default: ones.
     """
 
     units: int = fields.size()
@@ -228,10 +230,10 @@ class CFNCell(UnitsCell):
 
     Attributes:
         units: `H`.
-        activation: The name of a Keras activation, or a function; None for the
-            identity.
-        kernel_initializer: For both kernels; None for Glorot uniform.
-        bias_initializer: For the bias; None for ones.
+        activation: A function or the name of a Keras activation. Default: tanh. None
+            means the identity.
+        kernel_initializer: Initializes both kernels. Default: Glorot uniform.
+        bias_initializer: Initializes the bias. Default: ones.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -292,10 +294,10 @@ class MinimalRNNCell(UnitsCell):
 
     Attributes:
         units: `H`.
-        activation: The name of a Keras activation, or a function; None for the
-            identity.
-        kernel_initializer: For the kernel; None for Glorot uniform.
-        bias_initializer: For the bias; None for ones.
+        activation: A function or the name of a Keras activation. Default: tanh. None
+            means the identity.
+        kernel_initializer: Initializes the kernel. Default: Glorot uniform.
+        bias_initializer: Initializes the bias. Default: ones.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -359,7 +361,7 @@ class SRUCell(LinearRecurrenceCell[Array]):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for tanh, the name of a Keras activation, or a function.
+        activation: A function or the name of a Keras activation. Default: tanh.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -460,7 +462,7 @@ class IndRNNCell(_IndependentUnits):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for tanh, the name of a Keras activation, or a function.
+        activation: A function or the name of a Keras activation. Default: tanh.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -502,11 +504,11 @@ class IndyGRUCell(_IndependentUnits):
 
     Attributes:
         num_units: `H`, at least 0.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        kernel_initializer: For both kernels that multiply the inputs; None for Glorot
-            uniform.
-        bias_initializer: For both biases; None for ones in the gates and zeros in the
-            candidate.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        kernel_initializer: Initializes both kernels that multiply the inputs. Default:
+            Glorot uniform.
+        bias_initializer: Initializes both biases. Default: ones in the gates and zeros
+            in the candidate.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -574,9 +576,9 @@ class IndyLSTMCell(_IndependentUnits, LSTM):
     Attributes:
         num_units: `H`, at least 0.
         forget_bias: A constant that each step adds to f, in addition to the bias.
-        activation: None for tanh, the name of a Keras activation, or a function.
-        kernel_initializer: For `kernel_w`; None for Glorot uniform.
-        bias_initializer: For the bias; None for zeros.
+        activation: A function or the name of a Keras activation. Default: tanh.
+        kernel_initializer: Initializes `kernel_w`. Default: Glorot uniform.
+        bias_initializer: Initializes the bias. Default: zeros.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -77,7 +77,7 @@ class InputProjectionWrapper(_Wrapper):
     Attributes:
         cell: The wrapped cell.
         num_proj: `P`.
-        activation: The name of a Keras activation, or a function; None for no
+        activation: A function or the name of a Keras activation. Default: no
             activation.
 
     Raises:
@@ -122,7 +122,7 @@ class OutputProjectionWrapper(_Wrapper):
     Attributes:
         cell: The wrapped cell.
         output_size: `P`.
-        activation: The name of a Keras activation, or a function; None for no
+        activation: A function or the name of a Keras activation. Default: no
             activation.
 
     Raises:
@@ -248,7 +248,8 @@ class EmbeddingWrapper(_Wrapper):
         cell: The wrapped cell.
         embedding_classes: The number of ids.
         embedding_size: The size of an embedding.
-        initializer: For the embeddings; None for uniform numbers with variance 1.
+        initializer: Initializes the embeddings. Default: uniform numbers with variance
+            1.
 
     Raises:
         TypeError: If `cell` is not an RNNCell, or a field has the wrong type.
@@ -342,9 +343,9 @@ class AttentionCellWrapper(_WrapperWithInputs):
     Attributes:
         cell: The wrapped cell.
         attn_length: `L`.
-        attn_size: `A`; None for the cell's output size.
-        attn_vec_size: `V`; None for `attn_size`.
-        input_size: `N`; None for the size of the inputs.
+        attn_size: `A`. Default: the cell's output size.
+        attn_vec_size: `V`. Default: `attn_size`.
+        input_size: `N`. Default: the size of the inputs.
         state_is_tuple: If False, the state is one array `[batch, S + A + L A]`, and the
             state of the cell must be one vector.
 

@@ -17,16 +17,15 @@
 * A function `to_...` takes the result of `from_...`, and returns the weights in the
   layout of the other library.
 * By default (`bidirectional=None`), the weights decide whether there are one or two
-  directions. True requires weights of two directions, and False weights of one
-  direction.
+  directions. Pass True to require two directions, or False to require one.
 * `at` is the name of the layers in a model, such as "encoder.rnn". A final dot or slash
   is optional.
 
 Weights are plain arrays in the other library's own structure. The converters do not
 unpickle data, and only `onnx_nodes` and `from_onnx` import the other library. If a cell
 has no equivalent in the target library, the conversion raises an error that explains
-why. Libraries do not store all settings with their weights, e.g. the activation. Pass
-these settings as arguments.
+why. Some settings, e.g. the activation, are not stored with the weights. Pass these
+settings as arguments.
 
 Functions `from_...` copy the weights to the default device. Functions `to_...` return
 NumPy arrays. If JAX runs without x64, float64 weights stay NumPy arrays, and cells

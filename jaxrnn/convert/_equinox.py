@@ -64,7 +64,7 @@ def to_equinox(cell: BoundCell) -> Any:
 
     Traced parameters stay JAX arrays.
 
-    This code copies the arrays to an Equinox cell with biases::
+    This code copies the returned `arrays` to `eqx_cell`, an Equinox cell with biases::
 
         names = list(arrays)
         get = lambda cell: [getattr(cell, name) for name in names]
@@ -82,7 +82,7 @@ def to_equinox(cell: BoundCell) -> Any:
     Raises:
         TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If `cell` is or contains a `BasicRNNCell` or `GRUCell`, which
-            Equinox does not have. Also for peepholes, clips, coupled gates, a
+            Equinox does not have. If a cell has peepholes, clips, coupled gates, a
             projection, or an activation other than tanh.
     """
     found = _LIBRARY.layers_of(as_bound("cell", cell))

@@ -229,9 +229,11 @@ def to_nnx(cell: Cells, *, optimized: bool = False) -> Params:
 
     Raises:
         TypeError: If a cell is not bound, or no converter supports its class. If the
-            `bias` of a `hidden_projection` is traced.
+            bias `candidate/hidden_projection/bias` of a `CudnnCompatibleGRUCell` is
+            traced.
         ValueError: For the cells that `to_linen` refuses, and for a
-            `hidden_projection` with a `bias` other than zero.
+            `CudnnCompatibleGRUCell` whose `candidate/hidden_projection/bias` is not
+            zero.
     """
     layers = _LIBRARY.layers_of(cell)
     for name, layer in itertools.chain(*layers):

@@ -104,7 +104,8 @@ def from_haiku(
             array.
         ValueError: If a module or a weight is missing or unknown, or has the wrong
             shape. If `at` is None and the order of the cores is ambiguous. If
-            `input_shape` is missing for convolutional LSTMs, or given for other cores.
+            `input_shape` is missing for convolutional LSTMs, or given for cores without
+            a convolution.
 
     Example:
         >>> import numpy as np, jaxrnn.convert

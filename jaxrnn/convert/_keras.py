@@ -99,8 +99,8 @@ def from_keras(
         weights: The `get_weights()` of one layer, or a list with the `get_weights()` of
             each layer of a stack, from the inputs upwards, as `to_keras` returns it.
             Each layer must read the outputs of the layer before; `from_keras` cannot
-            check this. Load layers that are not stacked with separate calls. All
-            `Bidirectional` layers except the last must have `merge_mode="concat"`.
+            check this. Use a separate call for each layer that is not part of a stack.
+            All `Bidirectional` layers except the last must have `merge_mode="concat"`.
         activation: The activation of the layers, a name or a function. For LSTMs and
             GRUs, the default is Keras's default, tanh. Required for a `SimpleRNN`. For
             Keras's `activation=None`, pass "linear". Instead of "hard_sigmoid", which
@@ -118,8 +118,8 @@ def from_keras(
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `GRUCell`, `CudnnCompatibleGRUCell`
         (for `reset_after`) or `BasicRNNCell`. Several layers become a bound
-        `MultiRNNCell`. If `recurrent_activation` is not the sigmoid, the cell is of
-        another class, with the same parameters and a field `recurrent_activation`. For
+        `MultiRNNCell`. If `recurrent_activation` is not the sigmoid, the cell is of a
+        private class, with the same parameters and a field `recurrent_activation`. For
         two directions, `(cells_fw, cells_bw)` for `stack_bidirectional_dynamic_rnn`,
         each with one cell per layer.
 
@@ -175,7 +175,7 @@ def to_keras(cell: Cells) -> list[list[np.ndarray]]:
             one bound cell per layer.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells.
+        TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If a cell has peepholes, clips, coupled gates or a projection, which
             Keras does not support. If the directions differ in the number of layers.
     """

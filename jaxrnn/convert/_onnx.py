@@ -112,17 +112,18 @@ def onnx_nodes(model: object, *, at: Names = None) -> list[Params]:
         A dict for each node, in the order of the names in `at`. Nodes of one scope are
         in the order of the graph. A dict contains `op_type`, `name`, the attributes,
         and the arrays W, R and, if the node has them, B and P. `reads` is the name of
-        the returned node whose outputs this node reads, or None. If the model stores an
-        initial state other than zeros, the dict contains `initial_h` and `initial_c`,
-        each `[directions, rows, units]`. A single row applies to all rows. The integer
-        weights of a `DynamicQuantizeLSTM` become floating-point weights of an LSTM. A
-        `CausalConvWithState` has the arrays `weight` and `bias`. A `LinearAttention`
-        has the sizes `query`, `value` and `decay`: the size of the last axis of each of
-        these inputs, if the model contains it. Both have a `past_state`, with the rows
-        as second axis, if the model stores a state other than zeros.
+        the returned node whose outputs this node reads, or None if it reads no returned
+        node. If the model stores an initial state other than zeros, the dict contains
+        `initial_h` and `initial_c`, each `[directions, rows, units]`. A single row
+        applies to all rows. The integer weights of a `DynamicQuantizeLSTM` become
+        floating-point weights of an LSTM. A `CausalConvWithState` has the arrays
+        `weight` and `bias`. A `LinearAttention` has the sizes `query`, `value` and
+        `decay`: the size of the last axis of each of these inputs, if the model
+        contains it. The dicts of both operators contain `past_state`, with the rows as
+        second axis, if the model stores a state other than zeros.
 
     Raises:
-        TypeError: If `model` is not one of these types.
+        TypeError: If `model` is not a path, bytes or an `onnx.ModelProto`.
         ValueError: If the model has no recurrent node, or one of the names in `at`
             matches no recurrent node. If one of the model's functions has a recurrent
             node. If a weight cannot be read, or computed from constants by onnx's
@@ -203,7 +204,7 @@ def from_onnx(
             must read the outputs of all directions of the node below. `from_onnx`
             checks this only for the nodes of a model.
         at: The names of the nodes, which must form one stack, as for `onnx_nodes`. Omit
-            `at` if `model` contains nodes.
+            `at` if you pass nodes as `model`.
         bidirectional: True requires two directions, False requires one. By default, the
             nodes decide. All nodes must have the same number of directions.
 
@@ -212,7 +213,7 @@ def from_onnx(
         (for `linear_before_reset`), `BasicRNNCell` or
         `contrib.CoupledInputForgetGateLSTMCell` (for `input_forget`). Several nodes
         become a bound `MultiRNNCell`. If the gates do not use the sigmoid, the cell is
-        of another class, with the same parameters and a field `recurrent_activation`.
+        of a private class, with the same parameters and a field `recurrent_activation`.
         For two directions, `(cells_fw, cells_bw)` for
         `stack_bidirectional_dynamic_rnn`, each with one cell per node.
 
@@ -232,7 +233,7 @@ def from_onnx(
             has a feature that jaxrnn does not support: two activations besides the
             gates' activation, values of `activation_alpha` or `activation_beta` other
             than ONNX's defaults, or a `clip`; several queries for one memory
-            (`q_num_heads` greater than `kv_num_heads`), another update rule or
+            (`q_num_heads` greater than `kv_num_heads`), an unsupported update rule or
             activation, a convolution over one step, or a `dilation`.
 
     Example:
@@ -277,7 +278,7 @@ def to_onnx_nodes(cell: Cells) -> list[Params]:
             `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
 
     Raises:
-        TypeError: If `cell` does not hold these bound cells.
+        TypeError: If a cell is not bound, or no converter supports its class.
         ValueError: If a cell has a feature that ONNX does not support: a projection,
             clips, layer normalization, or an activation that ONNX lacks. If the
             directions differ in the number, kinds or sizes of their layers.

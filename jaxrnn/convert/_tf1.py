@@ -4,8 +4,9 @@ TensorFlow and jaxrnn use the same layout, so arrays are copied unchanged. A che
 stores neither the class nor the arguments of a cell, so the caller passes an equivalent
 jaxrnn cell. This cell may be wrapped, stacked, from `jaxrnn.contrib`, or your own.
 
-The memory layers of an `AttentionWrapper` are in the scope where the script created the
-attention mechanisms. The wrapper's other variables are in the scope of the loop.
+The memory layers of an `AttentionWrapper` are in the scope where your TensorFlow script
+created the attention mechanisms. The wrapper's other variables are in the scope of the
+loop.
 """
 
 import functools
@@ -115,10 +116,10 @@ def from_tf1(
             cell per layer. If the script passes one object for both directions, pass
             one cell for both, because TensorFlow stores the variables only in the scope
             `fw`.
-        inputs: One step of the inputs of `cell`, or its shapes, as for `cell.init`.
-            Required.
-        bidirectional: True requires that `cell` is a pair, False that it is one cell.
-            None accepts both.
+        inputs: One step of inputs for `cell`, `[batch, depth]` or a nest, as arrays or
+            `jax.ShapeDtypeStruct`s. Required.
+        bidirectional: True requires that `cell` is a pair, False requires one cell. By
+            default, both are accepted.
         memory_at: The scope in which the script created the mechanisms of an
             `AttentionWrapper`, i.e. everything before `memory_layer`. A final slash is
             optional.
@@ -183,10 +184,10 @@ def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.nd
 
     The names do not end in ":0".
 
-    In a session, `variable.load(arrays[variable.op.name], session)` assigns the
-    returned `arrays` to the variables. The forget bias, the activation and the clips
-    are not stored in variables, so pass the same values to the constructors of
-    TensorFlow's cells.
+    In a session, `variable.load(arrays[variable.op.name], session)` assigns one of the
+    returned `arrays` to a `variable` of the TensorFlow graph. The forget bias, the
+    activation and the clips are not stored in variables, so pass the same values to the
+    constructors of TensorFlow's cells.
 
     Args:
         cell: A bound cell. If several layers of a stack are the same object, `to_tf1`

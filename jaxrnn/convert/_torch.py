@@ -117,9 +117,9 @@ def from_torch(
 
     `from_torch` infers the kind of module (LSTM, GRU or RNN), its layers, directions
     and projection from the names and shapes of the weights. If the module has no
-    biases, the cell's biases are zeros. If the module has weights that `from_torch`
-    does not read, e.g. after pruning or weight norm, it raises an error. The weights
-    may be traced, and gradients have the names and shapes of `state_dict`.
+    biases, the cell's biases are zeros. Weights of the module that `from_torch` does
+    not read, e.g. after pruning or weight norm, raise an error. The weights may be
+    traced, and gradients have the names and shapes of `state_dict`.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
@@ -300,8 +300,8 @@ def to_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
             this, because the states of two layers are also a pair.
 
     Returns:
-        JAX arrays `[layers, batch, units]`, or `[2 * layers, batch, units]` for two
-        directions.
+        `h` or, for an LSTM, `(h, c)`, JAX arrays `[layers, batch, units]`, or
+        `[2 * layers, batch, units]` for two directions.
 
     Raises:
         TypeError: If an array is a masked NumPy array.

@@ -47,22 +47,22 @@ def from_transformers(
     layer.
 
     The weights may be traced, and gradients have the names of `state_dict`. `layer`
-    itself does not change. To save memory, create it with `nnx.eval_shape`, so that its
-    parameters have shapes but no values.
+    itself does not change. To save memory, create `layer` with `nnx.eval_shape`, so
+    that its parameters have shapes but no values.
 
     Args:
         state_dict: The `state_dict` of the module or of a whole model, with tensors or
             arrays. For Kimi Linear, pass the `state_dict` of a model that
             `transformers` has loaded, because `transformers` renames the weights of the
             files.
-        layer: A layer of `jaxrnn.nnx` with the module's sizes; see the list above.
+        layer: A layer from the list above, with the sizes of the module.
         at: The name of the module in the model, e.g. "model.layers.0.linear_attn". A
             final dot is optional. Use "" for the `state_dict` of the module alone.
         config: The config of the model: an object of `transformers`, or a dict with the
             content of config.json. Required for `Mamba` and `Mamba2`, because the
             weights of several models have the same names. Optional for `GatedDeltaNet`
-            and `KimiDeltaAttention`. Omit it for `RWKV7TimeMix`. If a config contains
-            several configs, pass the one of the language model, such as
+            and `KimiDeltaAttention`. Omit `config` for `RWKV7TimeMix`. If a config
+            contains several configs, pass the config of the language model, such as
             `config.text_config`.
 
     Returns:
@@ -73,8 +73,8 @@ def from_transformers(
             above, or a weight is not a floating-point array.
         ValueError: If a weight is missing, unknown, or has the wrong shape. If the
             layer has parameters that its class does not define. If `config` is missing,
-            is of another model, or has an option that the layer does not support. If a
-            field such as `norm_epsilon` or `key_size` differs from the model.
+            is for a different model, or has an option that the layer does not support.
+            If a field such as `norm_epsilon` or `key_size` differs from the model.
 
     Example:
         >>> import jaxrnn.convert, jaxrnn.nnx

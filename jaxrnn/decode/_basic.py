@@ -90,8 +90,8 @@ class CustomHelper(Helper):
             arguments.
         next_inputs_fn: `next_inputs_fn(time, outputs, state, sample_ids) -> (finished,
             next_inputs, next_state)`, called with keyword arguments.
-        sample_ids_shape: The shape of a row of `sample_ids`; None for a scalar.
-        sample_ids_dtype: The dtype of `sample_ids`; None for int32.
+        sample_ids_shape: The shape of a row of `sample_ids`. Default: a scalar.
+        sample_ids_dtype: The dtype of `sample_ids`. Default: int32.
 
     Raises:
         TypeError: If `sample_ids_shape` is not a sequence of integers.
@@ -260,7 +260,7 @@ class SampleEmbeddingHelper(EmbeddingHelper):
         start_tokens: See `GreedyEmbeddingHelper`.
         end_token: See `GreedyEmbeddingHelper`.
         softmax_temperature: The divisor of the logits, a positive number or scalar
-            array, which may be traced. None for 1.
+            array, which may be traced. Default: 1.
         seed: Helpers with different seeds draw different ids from the same key.
         key: A random key. Without a seed, the ids of step t are drawn with
             `fold_in(key, t)`, as in `jaxrnn.decode.sample`.
@@ -315,7 +315,7 @@ class BasicDecoder(CellDecoder):
         helper: The `Helper` that samples ids and provides the next inputs.
         initial_state: The cell's initial state, each leaf `[batch, ...]` or a scalar.
         output_layer: A function that maps the cell's output, each leaf `[batch, ...]`,
-            to the outputs from which the helper samples. None for no layer.
+            to the outputs from which the helper samples. Default: no layer.
 
     Raises:
         TypeError: If an argument has the wrong type.

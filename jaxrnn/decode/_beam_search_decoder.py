@@ -62,12 +62,13 @@ class BeamSearchDecoder(BeamSearch):
         embedding: Maps ids to inputs: a table `[vocab, ...]`, or a function of int32
             ids `[batch, beam]`.
         start_tokens: Integers `[batch]`, the ids for the first step.
-        end_token: The id that ends a sequence, an integer; may be traced.
+        end_token: The id that ends a sequence, an integer, which may be traced.
         initial_state: The cell's initial state for `batch * beam` rows, created by
             `tile_batch` or by the cell's `zero_state`. Scalar leaves apply to all rows.
         beam_width: The number of beams, an int, at most 65,536.
         output_layer: A function of the cell's outputs `[batch, beam, ...]` that returns
-            logits `[batch, beam, vocab]`; None if the outputs are logits.
+            logits `[batch, beam, vocab]`. Omit this function if the outputs
+            are logits.
         length_penalty_weight: The exponent of the length penalty, a number or a scalar
             array, which may be traced. 0 for no penalty.
         coverage_penalty_weight: The factor of the coverage penalty, a number or a

@@ -34,14 +34,14 @@ class Model:
     `embed` or `project` is a pytree, such as `jax.tree_util.Partial(function, table)`
     or a module of Flax nnx, its arrays are also leaves.
 
-    Other functions and `eos_id` are static under `jit`. JAX compiles again for each new
-    function, and treats arrays that the function closes over as constants. If a
-    function closes over traced arrays, create the model inside the transformed
-    function.
+    Functions that are not pytrees, and `eos_id`, are static under `jit`. JAX compiles
+    again for each new function, and treats arrays that the function closes over as
+    constants. If a function closes over traced arrays, create the model inside the
+    transformed function.
 
     A model cannot be the argument of `jax.grad`, because its start ids are integers.
-    Differentiate with respect to another field, and call `dataclasses.replace` in the
-    loss function.
+    Differentiate with respect to a floating-point field, such as `initial_state`, and
+    call `dataclasses.replace` in the loss function.
 
     Attributes:
         cell: A bound cell, or any object that implements the RNNCell protocol. To pass

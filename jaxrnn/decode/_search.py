@@ -152,9 +152,10 @@ def beam_search(
     """Decodes by beam search: keeps the `num_beams` best sequences of each example.
 
     The score of a sequence of n ids, including `eos_id`, is its log-probability divided
-    by `n ** length_penalty`. A finished sequence is not extended; its score competes
-    with the scores of the other sequences. The loop ends when all beams of all examples
-    are finished, at the latest after `max_length` steps.
+    by the length penalty, by default `n ** length_penalty`. A finished sequence is not
+    extended, but its score competes with the scores of the other sequences. The loop
+    ends when all beams of all examples are finished, at the latest after `max_length`
+    steps.
 
     Args:
         model: The model, with a state and start ids of `batch` rows. Its cell, `embed`
@@ -168,7 +169,7 @@ def beam_search(
             of 0, scores are log-probabilities, as `score` returns them.
         length_penalty_form: "power" divides by `n ** length_penalty`, like `generate`
             of `transformers`. "gnmt" divides by `((5 + n) / 6) ** length_penalty`, like
-            TensorFlow and the paper.
+            TensorFlow and arXiv:1609.08144.
 
     Returns:
         `Decoded`: ids `[batch, beam, max_length]`, scores `[batch, beam]`, lengths

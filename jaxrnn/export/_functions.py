@@ -29,15 +29,15 @@ def to_stablehlo(
     that `f` closes over, e.g. the parameters of a bound cell, are part of the program.
 
     Arguments and results of the program contain only dicts, lists and tuples. Other
-    containers become plain tuples, e.g. `LSTMStateTuple(c, h)` becomes `(c, h)`. Pass
-    `tuple(state)` to the program for an `LSTMStateTuple`.
+    containers become plain tuples, e.g. `LSTMStateTuple(c, h)` becomes `(c, h)`. If an
+    example was an `LSTMStateTuple`, pass `tuple(state)` to the program.
 
     Args:
         f: A function that `jax.jit` can compile. Arguments and results are nests of
             arrays. If `f` calls `raw_rnn` or `contrib.dynamic_decode`, pass a maximum
             number of steps to them, e.g. `max_time`.
-        *examples: Example arguments of `f`, as arrays or `jax.ShapeDtypeStruct`s. Sizes
-            from `jax.export.symbolic_shape` accept any size.
+        *examples: Example arguments of `f`, as arrays or `jax.ShapeDtypeStruct`s. An
+            axis with a size from `jax.export.symbolic_shape` accepts any size.
         platforms: The platforms that can run the program.
         vjp_order: How many times the program can be differentiated in reverse mode.
 

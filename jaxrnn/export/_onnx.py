@@ -62,9 +62,9 @@ def to_onnx(
     the results. If the batch is empty, onnxruntime's LSTM and GRU crash the process.
 
     A `LinearAttentionMemoryCell` or `DeltaMemoryCell` becomes the operator
-    `LinearAttention`, and a `ShortConvCell` becomes `CausalConvWithState`, with
-    `lengths=False` and without `dense`. The file runs one step or whole sequences in
-    float32. It has these inputs and outputs:
+    `LinearAttention`, and a `ShortConvCell` becomes `CausalConvWithState`, in a file
+    that runs one step or whole sequences in float32. These cells require
+    `lengths=False` and support no `dense`. The file has these inputs and outputs:
 
     - `inputs` or, for a memory, the inputs `q`, `k`, `v`, `g` and, for the delta rule,
       `beta`, each `[batch, time, ...]`;

@@ -105,8 +105,8 @@ class Streamer(_Stream):
 
     Raises:
         TypeError: If `cell` is not a bound cell.
-        ValueError: If `cell` has a random key, `batch_size` is below 1, or the initial
-            state does not have `batch_size` rows.
+        ValueError: If `cell` has a random key, `batch_size` is below 1, or a leaf of
+            `initial_state` does not have `batch_size` rows.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn, jaxrnn.export
@@ -171,8 +171,8 @@ class Streamer(_Stream):
         Args:
             frame: One step of inputs for the cell, `[batch, depth]` or a nest.
             resets: Bool `[batch]`. True sets the state of a row to `reset_state` before
-                the frame, as in `dynamic_rnn`. None for no resets.
-            reset_state: The state after a reset, each leaf `[batch, ...]`; None for
+                the frame, as in `dynamic_rnn`. Default: no resets.
+            reset_state: The state after a reset, each leaf `[batch, ...]`. Default:
                 zeros.
 
         Returns:
@@ -243,8 +243,9 @@ class Streamer(_Stream):
 
         Raises:
             ValueError: If the structure or a shape differs from the stream's state.
-            TypeError: If a leaf's dtype differs from the stream's first state. Wider
-                dtypes, and dtypes that the leaf had in an earlier state, are accepted.
+            TypeError: If a leaf's dtype differs from its dtype in the stream's first
+                state. Wider dtypes, and dtypes that the leaf had in an earlier state,
+                are accepted.
         """
         # A step may change a dtype of the zero state, e.g. to complex64. Accept such a
         # state, because users pass back the `state` of a stream.
@@ -274,10 +275,10 @@ class BidirectionalStreamer(_Stream):
     The forward cells carry their states from chunk to chunk. For each chunk, the
     backward cells start from zero states, either `lookahead` steps after the end of the
     chunk or at the end of the sequence, whichever comes first. Therefore, the outputs
-    approximate the outputs of `stack_bidirectional_dynamic_rnn`. They are equal for a
-    chunk whose look-ahead reaches the end of the sequence. With several layers, the
-    look-ahead of all earlier chunks must reach it too, because a forward cell reads the
-    backward outputs of the layer below.
+    approximate the outputs of `stack_bidirectional_dynamic_rnn`. The outputs are equal
+    for a chunk whose look-ahead reaches the end of the sequence. With several layers,
+    the look-ahead of all earlier chunks must also reach the end, because a forward cell
+    reads the backward outputs of the layer below.
 
     For each chunk, the streamer runs the layers over `chunk + lookahead` steps. The
     first run compiles the program. Shorter chunks reduce the delay, but increase the

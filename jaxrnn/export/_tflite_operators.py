@@ -91,8 +91,8 @@ def to_tflite_operators(
     The file keeps the state in variables, so each run continues where the previous run
     ended. Therefore, a file for one time step can process a stream. Call
     `reset_all_variables()` of the interpreter before each new sequence to set the state
-    to zeros. With two directions, call it before each run. The interpreter's methods
-    `get_tensor` and `set_tensor` read and write a variable by its index.
+    to zeros. With two directions, call this method before each run. The interpreter's
+    methods `get_tensor` and `set_tensor` read and write a variable by its index.
     `get_tensor_details` lists the indices with the names of the variables: `layer_0/h`,
     `layer_0/c`, `layer_1/h`, ..., or with two directions `layer_0/fw/h`,
     `layer_0/bw/h`, ...
@@ -119,8 +119,8 @@ def to_tflite_operators(
         TypeError: If `cells` contains another object than these cells, the inputs are
             not a float32 array of rank 3, or the parameters are not float32.
         ValueError: If TensorFlow Lite has no operator for a cell, or does not support
-            its activation, clip or layer normalization. Also if the two directions
-            differ in an activation or clip, or if shapes do not match.
+            its activation, clip or layer normalization. If the two directions differ in
+            an activation or clip, or if shapes do not match.
         ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
 
     Example:

@@ -33,7 +33,7 @@ class KimiDeltaAttention(GatedDeltaNet):
         norm_epsilon: The number that the RMS norm adds to the mean square.
         allow_neg_eigval: As in `GatedDeltaNet`.
         gate_lower_bound: The least logarithm of a decay, at most 0, as in GLM-5 and
-            Ling. The logarithm is then this number times a sigmoid. None for no limit.
+            Ling. The logarithm is then this number times a sigmoid. Default: no limit.
         use_full_rank: Whether decays and gates come from one full projection each, as
             in Ling, instead of two low-rank projections.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With

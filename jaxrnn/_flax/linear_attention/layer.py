@@ -124,7 +124,7 @@ class LinearAttentionLayer(FieldsModule):
         Args:
             inputs: `[batch, time, in_features]`.
             state: The state that a previous call returned, to continue its sequences.
-                None to start new sequences.
+                Default: new sequences start.
             sequence_length: `[batch]`, the number of valid steps of each row; see
                 `jaxrnn.dynamic_rnn`. At padding, inputs have no effect, and outputs are
                 0.
@@ -153,7 +153,8 @@ class LinearAttentionLayer(FieldsModule):
             batch_size: The number of rows.
             dtype: The dtype of the inputs.
 
-            Returns: The state with which a call without a state begins.
+        Returns:
+            The state with which a call without a state begins.
 
         Raises:
             TypeError: If `batch_size` is not an int.

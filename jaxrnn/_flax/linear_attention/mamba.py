@@ -37,7 +37,7 @@ class Mamba(LinearAttentionLayer):
         use_bias: Whether the projections of the inputs and of the outputs have biases.
         use_conv_bias: Whether the convolution has a bias.
         norm_epsilon: The number that the RMS norms of dt, B and C add to the mean
-            square, in models with norms such as Falcon Mamba and Jamba. None for no
+            square, in models with norms such as Falcon Mamba and Jamba. Default: no
             norms.
         use_norm_scale: Whether these norms have scales, as in Jamba.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With

@@ -62,7 +62,7 @@ class Mamba2(LinearAttentionLayer):
         norm: Whether the memory's outputs are RMS-normalized "after_gate" or, as in
             some models of Falcon-H1, "before_gate". None for no norm.
         norm_epsilon: The number that the RMS norm adds to the mean square.
-        time_step_limit: The least and the largest step size dt, as in Zamba2. None for
+        time_step_limit: The least and the largest step size dt, as in Zamba2. Default:
             no limits.
         use_bias: Whether the projections of the inputs and of the outputs have biases.
         use_conv_bias: Whether the convolution has a bias.
