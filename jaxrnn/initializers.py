@@ -105,14 +105,18 @@ def unit_forget_bias() -> Initializer:
 def chrono(max_time: float) -> Initializer:
     """Returns an initializer of biases for dependencies of up to `max_time` steps.
 
-    Let `u` be uniform in `[1, max_time - 1]`. The number of blocks (see `jaxrnn.Stage`)
+    Let `d` be uniform in `[1, max_time - 1]`. The number of blocks (see `jaxrnn.Stage`)
     selects the kind of cell:
 
-    - A bias with 4 blocks i, j, f, o belongs to an LSTM. It is `log(u)` in the forget
-      gate f, `-log(u)` in the input gate i, and 0 elsewhere. Pass `forget_bias=0`.
-    - A bias with 2 blocks r, u belongs to a GRU. It is `log(u)` in the update gate, and
-      0 elsewhere.
+    - A bias with 4 blocks i, j, f, o belongs to an LSTM. The bias is `log(d)` in the
+      forget gate f, `-log(d)` in the input gate i, and 0 elsewhere. Pass
+      `forget_bias=0`.
+    - A bias with 2 blocks r, u belongs to a GRU. The bias is `log(d)` in the update
+      gate u, and 0 elsewhere.
     - A bias with 1 block is 0.
+
+    Do not use this initializer for cells whose blocks have another order, such as
+    `SLSTMCell` and `MinGRUCell`.
 
     Args:
         max_time: The number of steps, at least 2.

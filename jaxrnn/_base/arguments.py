@@ -208,7 +208,7 @@ def as_integers(
         fix: The hint for values that are not integers.
 
     Raises:
-        TypeError: If the values are not integers, or a masked array.
+        TypeError: If the values are not integers, or are a masked array.
         ValueError: If they are ragged, or their shape matches none of `shapes`.
     """
     check_not_masked(name, values)

@@ -68,7 +68,8 @@ class RNNCellLike(Protocol[Output, State]):
     A cell may have three further attributes:
 
     * `at_step(t)` lets random numbers depend on time. `dynamic_rnn` calls the method
-      with the step `t`, a traced int32 scalar, and runs the cell that it returns.
+      with the step `t`, a traced int32 scalar, and runs the cell that the method
+      returns.
     * `start(state)` is required if the state holds the memory of an
       `AttentionWrapper`. `dynamic_rnn` calls the method once per run; see
       `RNNCell.start`.
@@ -114,7 +115,7 @@ class Bound:
 def bound_or_none(cell: object) -> Any:
     """Returns `cell` if it is a `BoundCell`, otherwise None.
 
-    Its attributes are not a safe test, because a user's cell may also have an attribute
-    `cell`, or forward all attributes to another cell.
+    The attributes of `cell` are not a safe test, because a user's cell may also have an
+    attribute `cell`, or forward all attributes to another cell.
     """
     return cell if isinstance(cell, Bound) else None

@@ -208,7 +208,8 @@ def pack_sequences(
             the nest of a sequence may also hold numbers, such as a label of the whole
             sequence. A number is stored at each step of the sequence; `at_ends` returns
             one number per sequence again.
-        sequence_length: `[batch]`, integers, clamped to `[0, time]`.
+        sequence_length: The length of each sequence, `[batch]`, integers, clamped to
+            `[0, time]`. Default: `inputs` is a list or tuple of sequences.
         rows: The number of rows; by default as few as needed, at least one.
         row_length: The number of steps in a row; by default the longest length, at
             least 1. If `rows` and `row_length` are given, all batches have the same

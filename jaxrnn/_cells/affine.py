@@ -207,7 +207,7 @@ class AffineCell(SpecsCell[State]):
         """The standard equations of the cell; None by default.
 
         The native loops run cells with standard equations. A subclass must define this
-        property again, because it may have other updates.
+        property again, because the subclass may change the updates.
         """
         return None
 

@@ -109,8 +109,9 @@ class BoundCell(Bound, Generic[CellT]):
     def shares_programs(self) -> bool:
         """Whether calls outside of jit with equal cells share compiled programs.
 
-        They do if the cell is built in and its functions, except initializers, come
-        from JAX or jaxrnn. Other functions may read variables that change.
+        The calls share programs if the cell is built in and its functions, except
+        initializers, come from JAX or jaxrnn. Other functions may read variables that
+        change.
         """
         return is_pytree_of_arrays(self) and fields.is_constant(self.cell)
 
@@ -466,8 +467,9 @@ class SpecsCell(RNNCell[State]):
 
     `init` and `apply` are derived from these two methods. `init` and `apply` check that
     the inputs of a step are `[batch, depth]`, and `apply` also checks that the state
-    and the parameters match the cell. The inputs, the parameters and the cell must
-    share one dtype; the state may have a wider dtype.
+    and the parameters match the cell. The inputs and the parameters must share one
+    dtype. If the cell has a `dtype` that is not None, the inputs and the parameters
+    must have this dtype. The state may have a wider dtype.
     """
 
     feature_axes: int | None = 1  # Modules treat all other axes as batch and time axes.

@@ -30,8 +30,8 @@ class LayerNormGRUCell(AffineCell[Array]):
     output `[batch, H]`; `kernel` `[I + H, 3H]`, blocks r, c, u; `norm/gamma` and
     `norm/beta` `[3H]`.
 
-    DreamerV3 omits this norm and uses a block-diagonal kernel, which this cell does not
-    support.
+    DreamerV3 does not normalize this product, and uses a block-diagonal kernel. This
+    cell supports neither.
 
     Attributes:
         num_units: `H`, at least 0.

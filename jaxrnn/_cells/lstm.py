@@ -22,8 +22,8 @@ class LSTMStateTuple(NamedTuple, Generic[Leaf]):
 
     Functions that also accept a plain pair read the pair as `(c, h)`, and warn.
     PyTorch's pairs are `(h, c)`; convert them with
-    `LSTMStateTuple(h=pair[0], c=pair[1])`. Other named tuples with the fields `c` and
-    `h`, such as TensorFlow's, are accepted like this one.
+    `LSTMStateTuple(h=pair[0], c=pair[1])`. These functions also accept other named
+    tuples with the fields `c` and `h`, such as TensorFlow's, without a warning.
 
     Source: `tf.compat.v1.nn.rnn_cell.LSTMStateTuple`.
     """

@@ -51,7 +51,8 @@ class ShortConvCell(SpecsCell[Array]):
         ValueError: If a number is out of range, `dtype` is not floating-point, or the
             inputs of `init` or a step do not have depth `num_units`.
 
-    Source: `causal_conv1d` of the package of this name, whose kernel is transposed.
+    Source: the package `causal-conv1d`. Its kernel is the transpose of this cell's
+    kernel.
     """
 
     num_units: int = fields.size()

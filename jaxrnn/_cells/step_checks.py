@@ -122,8 +122,8 @@ def check_state(
     Args:
         state: The state.
         size: The sizes that the state must have, such as `cell.state_size`.
-        inputs: The inputs of the step. The state must have as many rows, and the same
-            dtype.
+        inputs: The inputs of the step. The state must have as many rows as the inputs,
+            and the dtype of the inputs.
         wider: Whether leaves may have a wider floating-point dtype than the inputs.
         name: The name of the state in messages.
         fix: How to create a state, for messages. Default: with `cell.zero_state`.
@@ -157,8 +157,8 @@ def check_params(params: Params, param_specs: Callable, inputs: PyTree) -> None:
     """Checks the names, shapes and dtype of `params` for `inputs` `[batch, depth]`.
 
     Names and shapes must match `param_specs(depth)`, and the dtype of each parameter
-    must be the dtype of the inputs. If the inputs are a nest, this is the widest dtype
-    of their leaves, and the shapes must not depend on the depth.
+    must be the dtype of the inputs. If the inputs are a nest, the dtype must be the
+    widest dtype of their leaves, and the shapes must not depend on the depth.
 
     Raises:
         ValueError: If a name is missing or unknown, or a shape differs.

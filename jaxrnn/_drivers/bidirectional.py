@@ -74,10 +74,10 @@ def bidirectional_dynamic_rnn(
         time_major: Whether time is the first axis of inputs and outputs.
         scope: The name of the loops in profiles; "bidirectional_rnn" by default.
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true at the
-            first step of each episode. Both directions start each episode from the zero
-            state, the backward direction at the episode's last step. But a direction
-            starts the first episode that it reads from its initial state. If `resets`
-            is true at a row's first step, however, the forward direction ignores
+            first step of each episode. Each direction starts the first episode that it
+            reads from its initial state, and all later episodes from the zero state.
+            The backward direction starts an episode at the episode's last step. If
+            `resets` is true at a row's first step, the forward direction ignores
             `initial_state_fw`.
         implementation: As in `dynamic_rnn`.
         mask: As in `dynamic_rnn`.
@@ -91,9 +91,10 @@ def bidirectional_dynamic_rnn(
         `states_bw` is the backward state after the backward cell has read `x[t]`. Past
         a row's length, `states_bw` holds the final backward state. At a masked step,
         `states_bw` holds the state after the row's next valid step. If no valid step
-        follows, `states_bw` holds the initial backward state. If a reset lies between,
-        `states_bw` holds zeros instead. In padding, `states_bw` with a `mask` therefore
-        differs from `states_bw` with lengths for the same steps.
+        follows, `states_bw` holds the initial backward state. If an episode begins
+        after the masked step, but not after this valid step, `states_bw` holds zeros
+        instead. In padding, `states_bw` with a `mask` therefore differs from
+        `states_bw` with lengths for the same steps.
 
     Raises:
         TypeError: If `cell_fw` or `cell_bw` is not a cell; see also `dynamic_rnn`.

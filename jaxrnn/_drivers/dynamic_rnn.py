@@ -136,9 +136,9 @@ def dynamic_rnn(
     large matrix products. On CPUs, the loop ends near the longest length; on TPUs and
     GPUs, the loop runs over the whole time axis. Linear recurrences
     (`LinearRecurrenceCell`) and cells whose state is a matrix, such as `MLSTMCell` and
-    `DeltaMemoryCell`, compute many steps at once, over the whole time axis. Any
-    other cell runs step by step over the whole time axis. A single step costs as much
-    as a call of the cell. `explain` says which loop runs a cell, and why no faster loop
+    `DeltaMemoryCell`, compute many steps at once, over the whole time axis. Any other
+    cell runs step by step over the whole time axis. A run of one step costs as much as
+    a call of the cell. `explain` says which loop runs a cell, and why no faster loop
     does. The logger "jaxrnn" reports the same at level DEBUG, when the loop is
     compiled.
 
@@ -158,9 +158,10 @@ def dynamic_rnn(
         initial_state: The state before the first step, with the structure of
             `cell.state_size`, each leaf `[batch, ...]`. Default: the cell's zero state,
             which requires `dtype`. Scalar leaves are shared by all rows and are updated
-            until the longest row ends. As in TensorFlow, a plain tuple `(c, h)` may
-            replace an `LSTMStateTuple`; this raises a warning, and the final state is
-            then a plain tuple too. With lengths, a plain tuple raises a TypeError.
+            until the longest row ends. Without lengths, a plain tuple `(c, h)` may
+            replace an `LSTMStateTuple`, as in TensorFlow. The plain tuple causes a
+            warning, and the final state is then also a plain tuple. With lengths, a
+            plain tuple raises a TypeError.
         dtype: The dtype of the zero state and of the outputs, real, complex or integer.
             Default: the dtype that all leaves of `initial_state` share. Nothing is
             cast: inputs, parameters and `initial_state` may be complex even if `dtype`
@@ -171,19 +172,19 @@ def dynamic_rnn(
         swap_memory: Selects the arrays that the forward pass saves for the backward
             pass. False saves everything that the backward pass reads. For long
             sequences, pass True or a strategy from `jaxrnn.memory`. True saves the
-            state about every sqrt(time) steps, and recomputes the steps between.
-            If the device has separate memory, True saves these states in host memory.
-            Results with different values may differ by rounding.
+            state about every sqrt(time) steps, and recomputes the steps between. If the
+            device has separate memory, True saves these states in host memory. A
+            different value of `swap_memory` may change results by rounding.
         time_major: Whether time is the first axis of inputs and outputs. True saves two
             transposes.
         scope: The name of the loop in profiles; "rnn" by default.
         resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`. At steps where
             `resets` is true, the row's state is set to `reset_state` before the step.
-            Mark the first step of each episode, which is the step after `done`. Values
-            from before a reset, even NaN, do not affect later outputs, later states or
-            the gradients of later inputs. Gradients of parameters are sums over all
-            steps, so NaN in any episode makes these gradients NaN. Resets past a row's
-            length are ignored.
+            Mark the first step of each episode, for example with `resets_of_done`.
+            Values from before a reset, even NaN, do not affect later outputs, later
+            states or the gradients of later inputs. Gradients of parameters are sums
+            over all steps, so NaN in any episode makes these gradients NaN. Resets past
+            a row's length are ignored.
         reset_state: The state that rows are reset to, with the structure of
             `initial_state`, each leaf `[batch, ...]`. Default: the cell's zero state,
             even if `initial_state` is given. Scalar leaves and read-only parts are not
@@ -223,8 +224,8 @@ def dynamic_rnn(
             before a step is the state after the previous step or, for the first step,
             the initial state.
         axis_name: In `jax.shard_map`, the name of the mesh axis that divides time, or a
-            tuple of names. Each device passes its own steps of `inputs`, `mask` and
-            `resets`, but the lengths and states of the whole sequences, for its rows.
+            tuple of names. For its rows, each device passes its own steps of `inputs`,
+            `mask` and `resets`, and the lengths and states of the whole sequences.
             Without `axis_name`, each device runs its steps as a separate sequence.
             Supported for linear recurrences, matrix memories and `ShortConvCell`. On an
             explicit mesh, omit the name, because the sharding of the inputs shows how
@@ -237,7 +238,7 @@ def dynamic_rnn(
         With `return_states`, the result is `(outputs, state, states)`. `states` has the
         structure of `state`, and its leaves have the batch and time axes of the
         outputs. At masked steps and past a row's length, `states` holds the state that
-        the row keeps, which after a reset at a masked step is its reset state.
+        the row keeps. A reset at a masked step replaces this state by the reset state.
 
     Raises:
         TypeError: If `cell` is not a cell, the cell changes the dtypes of its state, or
@@ -246,8 +247,9 @@ def dynamic_rnn(
             `inputs` holds no array, the error is also an IndexError, as in TensorFlow.
         ValueError: If neither `initial_state` nor `dtype` is given, `reset_state` is
             given without `resets`, or both `mask` and `sequence_length` are given.
-        ValueError: If `implementation` cannot run this cell. With `mask` or
-            `return_states`, also if a leaf of the state has no batch axis.
+        ValueError: If `implementation` cannot run this cell.
+        ValueError: If `mask` or `return_states` is given, and a leaf of the state has
+            no batch axis.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

@@ -69,7 +69,7 @@ class Explanation:
 
 
 def explain(*args: object, **options: object) -> Explanation:
-    """Returns how `dynamic_rnn` runs a cell; nothing is run or compiled.
+    """Reports how `dynamic_rnn` would run a cell, without running or compiling it.
 
     Args:
         *args: The arguments of `dynamic_rnn`. Every array may also be a

@@ -116,7 +116,8 @@ def memory_plan(
             are saved too. The parameters may also be `jax.ShapeDtypeStruct`s.
         inputs: As in `dynamic_rnn`. Every array may also be a `jax.ShapeDtypeStruct`.
         *args: More arguments of `dynamic_rnn`.
-        strategies: A list of values of `swap_memory`.
+        strategies: A list of values of `swap_memory`. Default: `Keep()`, and several
+            settings of `Recompute` and `Offload`.
         device: The device to compile for. Default: JAX's default device. A device from
             `jax.experimental.topologies` does not need to be present.
         **options: Arguments of `dynamic_rnn` by name, except `swap_memory`.

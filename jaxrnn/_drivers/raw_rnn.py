@@ -63,22 +63,23 @@ def raw_rnn(
 
     Outside jit, the loop is a Python loop, as in TensorFlow's eager mode. If there are
     n steps, `loop_fn` is called n + 1 times, with values that you can print. Under jit,
-    and if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is
-    traced twice, for time 0 and for all later times, and again if the state or the loop
-    state holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is
-    None`, but not on values.
+    or if vmap batches `finished`, the loop is one `lax.while_loop`. `loop_fn` is traced
+    twice, for time 0 and for all later times, and again if the state or the loop state
+    holds a TensorArray. Under jit, `loop_fn` may branch on `cell_output is None`, but
+    not on values.
 
-    Both kinds of loop can be differentiated in forward and reverse mode, with respect
-    to everything that `loop_fn` and the cell close over. A compiled loop without
-    `max_time` supports only forward mode.
+    A Python loop, or a compiled loop with `max_time`, can be differentiated in forward
+    and reverse mode, with respect to everything that `loop_fn` and the cell close over.
+    A compiled loop without `max_time` supports only forward mode.
 
     The cost of the forward and backward passes is proportional to the number of steps
     taken, with two exceptions. Buffers of `max_time` entries are set to zeros. For
-    derivatives, the number of steps is rounded up to a multiple of at most 16, or more
-    if `swap_memory` selects longer parts.
+    derivatives, the number of steps is rounded up to a multiple of at most 16. If
+    `swap_memory` divides the run into parts, the number of steps in a part replaces 16.
 
-    Emitted values are masked in finished rows; `next_input` and the loop state are not.
-    To exclude finished rows from a sum in the loop state, mask these rows in `loop_fn`.
+    In finished rows, zeros replace the emitted values, but `next_input` and the loop
+    state are not masked. To exclude finished rows from a sum in the loop state, mask
+    these rows in `loop_fn`.
 
     To run many loops at once, combine them as rows of one batch. Under `vmap`, every
     loop runs until the last loop ends, and each step copies all buffers.
@@ -114,7 +115,7 @@ def raw_rnn(
             pass. False saves the state and the loop state before each step. True or a
             strategy from `jaxrnn.memory` saves less, or saves to host memory. Do not
             use False if the loop state holds a TensorArray with an element for every
-            step. Results with different values may differ by rounding.
+            step. A different value of `swap_memory` may change results by rounding.
         scope: The name of the loop in profiles; "rnn" by default.
         max_time: The maximum number of steps, an int, or symbolic under `jax.export`.
             Under jit, `max_time` is the size of the buffers, and is required unless
@@ -138,9 +139,9 @@ def raw_rnn(
         TypeError: If `cell` is not a cell, `loop_fn` is not a function, or dtypes
             change after time 0.
         ValueError: If `loop_fn` does not return five values, structures or shapes
-            change after time 0, or `max_time` is missing under jit. Also if
-            `next_input` holds no array, or holds a scalar; the error is then also an
-            IndexError, as in TensorFlow.
+            change after time 0, or `max_time` is missing under jit.
+        ValueError: If `next_input` holds no array, or holds a scalar. This error is
+            also an IndexError, as in TensorFlow.
 
     Example:
         >>> import jax, jax.numpy as jnp, jaxrnn

@@ -43,16 +43,19 @@ def short_conv(
             the current inputs. Transpose the weights of PyTorch's `Conv1d`, `[channels,
             1, width]`.
         bias: `[channels]`, or None for no bias.
-        sequence_length: The number of valid steps of each row; see `dynamic_rnn`.
+        sequence_length: The length of each row, `[batch]`, integers. Default: all
+            steps. See `dynamic_rnn`.
         initial_state: The last inputs before the first step, oldest first,
             `[batch, width - 1, channels]`, such as the state that another call
             returned. Default: zeros.
         time_major: Whether time is the first axis of inputs and outputs.
-        resets: Where a row begins a new sequence; see `dynamic_rnn`.
-        reset_state: The last inputs before a reset step, with the shape of
-            `initial_state`. Default: zeros.
-        implementation: "scan" for single steps; see `dynamic_rnn`.
-        mask: Where steps are valid; see `dynamic_rnn`.
+        resets: Bool `[batch, time]`, or `[time, batch]` if `time_major`; true where a
+            row begins a new sequence. Default: no resets.
+        reset_state: The inputs that take the place of the last inputs at a reset, with
+            the shape of `initial_state`. Default: zeros.
+        implementation: If "scan", the steps run one after another; see `dynamic_rnn`.
+        mask: Bool, with the shape of `resets`, true at valid steps. Default: no mask.
+            See `dynamic_rnn`.
         axis_name: In `jax.shard_map`, the mesh axis that divides time; see
             `dynamic_rnn`.
 

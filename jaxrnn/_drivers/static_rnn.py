@@ -185,7 +185,8 @@ def static_state_saving_rnn(
             leaf of the state, and `save_state(name, leaf)`, which replaces the leaf.
         state_name: The name of the state: a string if `cell.state_size` is one leaf,
             otherwise a tuple with a name for each leaf, in order.
-        sequence_length: `[batch]`, integers, as in `static_rnn`.
+        sequence_length: The length of each row, `[batch]`, integers, as in
+            `static_rnn`. Default: all steps.
         scope: The name of the steps in profiles; "rnn" by default.
         implementation: As in `dynamic_rnn`.
 

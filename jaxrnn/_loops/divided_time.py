@@ -221,7 +221,8 @@ def _map_of_part(
         run: The run over the part, with maps in place of states.
         gaps: The `Gaps` of the run, which add resets at masked steps.
         plan: The checkpoint plan.
-        is_first: Whether this is the first part; the state before it is known.
+        is_first: Whether this is the first part. The state before the first part is
+            known.
 
     Returns:
         `(map, is_constant)`. `is_constant` is bool `[batch]`, true if the map of a row

@@ -68,7 +68,7 @@ def as_integer_lengths(given: Lengths, name: str = "sequence_length") -> Any:
 
     Raises:
         ValueError: If a list is ragged.
-        TypeError: If the lengths are not integers, or a masked array.
+        TypeError: If the lengths are not integers, or are a masked array.
     """
     return as_integers(name, given, "integers, one for each row", fix=_LENGTHS)
 
@@ -270,7 +270,8 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
         state: The initial state of the run.
 
     Raises:
-        ValueError: If structures or shapes differ, or if the state has no zero.
+        ValueError: If structures or shapes differ, or if `given` is None and the state
+            has random keys or read-only parts, which have no zero.
         TypeError: If dtypes differ.
     """
     if given is not None:

@@ -43,8 +43,8 @@ class Steps:
 
     Attributes:
         lengths: int32 `[batch]`, the number of steps of each row up to its last valid
-            step; None if all steps are valid. With a mask, a later reset also counts.
-            XLA's loop may repeat each length: `[batch, size]`.
+            step; None if all steps are valid. With a mask, steps up to a later reset
+            count too. XLA's loop may repeat each length: `[batch, size]`.
         steps_to_run: The number of steps that TensorFlow's loop would run, an int32
             scalar. For a whole run, this number is the maximum length, at least
             `Given.least_steps`; for a part, the number may be 0. None if there are no
@@ -122,8 +122,8 @@ class Steps:
     def reset(self, t: Array, state: PyTree, reset_state: PyTree) -> PyTree:
         """Returns `state` or, in rows that are reset at step `t`, `reset_state`.
 
-        A loop that runs a fixed number of steps at once may run steps after the last
-        one. At these steps, no row is reset.
+        A loop that runs a fixed number of steps at once may run steps after the end of
+        the sequences. At these steps, no row is reset.
         """
         if self.resets is None:
             return state

@@ -32,7 +32,7 @@ class CheckpointPlan:
             the forward pass saves everything that the backward pass reads.
         save_residuals: Whether to also store the residuals of affine cells (subclasses
             of `AffineCell`) on the host. The backward pass recomputes the residuals of
-            other cells. Has no effect without `on_host`.
+            other cells. Without `on_host`, `save_residuals` has no effect.
         on_host: Whether the states before the parts are stored in host memory.
 
     Raises:
@@ -102,7 +102,8 @@ class Keep(Strategy):
     An LSTM saves about six numbers per unit and step. The backward pass recomputes only
     element-wise operations. A small network can be faster with a strategy that saves
     less, because the residuals of a part then fit in the CPU's caches. With `Keep`,
-    `raw_rnn` saves the carry before each step instead, and recomputes the steps.
+    `raw_rnn` instead saves the state and the loop state before each step, and
+    recomputes the steps.
     """
 
     def plan(self, time: int) -> CheckpointPlan:
@@ -179,7 +180,8 @@ class Offload(Strategy):
 
     Raises:
         TypeError: If `of` is not a strategy, or if `part` is not an int.
-        ValueError: If `part` is less than 1, or given although `of` has parts.
+        ValueError: If `part` is less than 1, or if `part` is given although `of` has
+            parts.
     """
 
     of: Strategy = Recompute()

@@ -118,7 +118,8 @@ def _with_valid_steps_first(
 def with_all_states(cell: RNNCellLike, run: Run, given: Given) -> Run:
     """Fills in zero states where the user passed None, in the cell's named tuples.
 
-    The cell needs its own classes of named tuples; `results_of` restores the user's.
+    The cell needs its own classes of named tuples. Later, `results_of` restores the
+    user's classes.
     """
     time, rows, bound = given.time, given.rows, bound_or_none(cell)
 

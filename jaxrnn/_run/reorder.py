@@ -15,8 +15,9 @@ from .run import Run
 def lengths_of_mask(mask: Array | np.ndarray, axis: int) -> Array | np.ndarray | None:
     """Converts a mask to lengths `[batch]`; returns None if the mask may have gaps.
 
-    Lengths are cheaper than a mask, because no step is moved. They are found if the
-    values of the mask are known and have no gaps, or if the mask has a single step.
+    Lengths are cheaper than a mask, because no step is moved. The function finds
+    lengths if the values of the mask are known and have no gaps, or if the mask has a
+    single step.
 
     Args:
         mask: Bool, true at valid steps.
@@ -174,8 +175,9 @@ def reverse_resets(
 ) -> Array | None:
     """Returns the resets of a run over the reversed sequences.
 
-    A span is the steps from one reset to the next. A reversed run enters a span at its
-    last step, so the row is reset there: at the step before the next reset.
+    A span is the steps from one reset to the next. A reversed run enters a span at the
+    span's last step, which is the step before the next reset. So the reversed run
+    resets the row at this step.
 
     Args:
         resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if

@@ -24,7 +24,8 @@ from .masking import Steps
 class Run:
     """The inputs, states and steps of whole sequences: the argument of a loop.
 
-    A loop of a `Choice` may rely on the following properties. Other runs are scanned.
+    A loop of a `Choice` may rely on the following properties. Runs without these
+    properties are scanned.
 
     * There is at least one row and one step.
     * The rows of the cell do not interact.
@@ -76,9 +77,10 @@ class Run:
     def with_stand_in(self) -> "Run":
         """Sets `steps.stand_in`: finite inputs and states for finished rows.
 
-        They are the row's first inputs and its initial state. With resets, they are the
-        row's last inputs and, if the row is reset, its reset state, because values
-        before a reset may be NaN or infinite. Rows without a valid step get zeros.
+        Without resets, the stand-in is the row's first inputs and its initial state.
+        With resets, the stand-in is the row's last inputs and, if the row is reset, its
+        reset state, because values before a reset may be NaN or infinite. Rows without
+        a valid step get zeros.
         """
         steps = self.steps
         if steps.lengths is None:
@@ -136,8 +138,8 @@ class Choice:
     are not finite, or if it is small and the run is not differentiated.
 
     Attributes:
-        name: The name of the loop, which may be any name for a custom cell. The names
-            of the cells in a stack are joined by "and". The package uses these names:
+        name: The name of the loop, which may be any name for a custom cell. A stack
+            joins the names of its cells' loops by "and". The package uses these names:
 
             * "native" or "xla" for an affine cell;
             * "chunks" for a linear recurrence or a matrix memory;
@@ -149,7 +151,7 @@ class Choice:
             outputs of all steps have time along the same axis as the inputs, and zeros
             in finished rows. If `run.steps.returns_states`, the outputs are pairs
             `(output, new_state)`. The state is the state after each row's last step.
-        reason: Why no faster loop runs; empty if none is faster.
+        reason: Why no faster loop runs; empty if no loop is faster.
         scales_state: Whether the loop can multiply each new state by one mask for all
             steps, as dropout of the state does.
 

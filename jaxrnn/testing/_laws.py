@@ -268,8 +268,8 @@ def _filled(x: Array, where: np.ndarray, value: object) -> Array:
 def spreads_nan_only_forward(setup: Setup) -> None:
     """NaN, infinity or overflow in a step reaches only later steps, up to a reset.
 
-    All other outputs must stay the same. So must the gradients of other rows, and of
-    steps after the reset. The gradients of earlier steps may be NaN, because JAX
+    All other outputs, the gradients of other rows and the gradients of steps after the
+    reset must stay the same. The gradients of earlier steps may be NaN, because JAX
     multiplies NaN by 0 there. In a matrix memory, overflow may also reach the other
     steps of the same chunk. The law skips cells whose rows interact.
     """

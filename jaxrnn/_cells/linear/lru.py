@@ -176,7 +176,8 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
     - after a reset to zeros, such as the start of a packed sequence;
     - while all inputs so far were zeros.
 
-    If a state later decays to exactly 0, the cell does so only if it runs step by step.
+    If a state later decays to exactly 0, the cell omits the square root only if it runs
+    step by step.
 
     The derivative of the square root is unbounded at 0. Where `1 - a^2` is below the
     square of the dtype's epsilon, a straight line through 0 therefore replaces the
@@ -198,9 +199,9 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
 
     Raises:
         TypeError: If a field has the wrong type.
-        ValueError: If `num_units` is negative, `num_heads` does not divide it, a radius
-            is out of range, `dtype` is not floating-point, or the inputs of `init` or a
-            step do not have depth `num_units`.
+        ValueError: If `num_units` is negative, `num_heads` does not divide `num_units`,
+            a radius is out of range, `dtype` is not floating-point, or the inputs of
+            `init` or a step do not have depth `num_units`.
 
     Source: arXiv:2402.19427, section 2.4; `recurrentgemma.torch.layers.RGLRU`.
     """

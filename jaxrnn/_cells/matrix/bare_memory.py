@@ -27,8 +27,8 @@ class BareMemoryCell(MatrixMemoryCell[State]):
     parameters.
 
     Shapes, for `N = num_heads` and `M = num_key_heads`: inputs `rule.Inputs`, with q
-    and k `[batch, M, key_size]`, and all others in the sizes that `rule.sizes` returns;
-    output `[batch, N, value_size]`.
+    and k `[batch, M, key_size]`, and all other inputs in the sizes that `rule.sizes`
+    returns; output `[batch, N, value_size]`.
 
     Attributes:
         num_heads: `N`, the number of heads.

@@ -25,10 +25,14 @@ class MatrixMemoryCell(SpecsCell[State]):
     sequences are therefore run in chunks of consecutive steps. Attention connects the
     steps of a chunk, and only the state is passed from chunk to chunk.
 
-    A subclass defines `rule`, which reads and writes the memory in one step; `project`,
-    which computes the queries, keys and values; `output`; `param_specs`; `state_size`
-    and `output_size`. A cell without projections derives from `BareMemoryCell`, which
-    defines all of these except `rule`.
+    A subclass defines:
+
+    - `rule`, the `MatrixRule` that reads and writes the memory in one step;
+    - `project`, which computes the queries, keys and values;
+    - `output`, `param_specs`, `state_size` and `output_size`.
+
+    A cell without projections derives from `BareMemoryCell`, which defines everything
+    in this list except `rule`.
 
     Arithmetic is done in at least float32. The state may have a wider dtype than
     the inputs; use a float32 state for bfloat16 inputs.

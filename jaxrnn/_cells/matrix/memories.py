@@ -84,9 +84,9 @@ class LinearAttentionMemoryCell(DecayMemoryCell):
         scale: The factor of q. Default: `1 / sqrt(K)`.
         chunk_size: The largest number of steps that are computed together (a chunk).
             Results for different sizes differ only by rounding. Default: 16 with
-            `key_decay`. Without, 32 for small heads on a CPU, otherwise 64. By default,
-            CPUs also scan small memories step by step if the call is not
-            differentiated.
+            `key_decay`. Default without `key_decay`: 32 for small heads on a CPU,
+            otherwise 64. By default, CPUs also scan small memories step by step if the
+            call is not differentiated.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -149,9 +149,9 @@ class DeltaMemoryCell(DecayMemoryCell):
         scale: The factor of q. Default: `1 / sqrt(K)`.
         chunk_size: The largest number of steps that are computed together (a chunk).
             Results for different sizes differ only by rounding. Default: 16 with
-            `key_decay`. Without, 32 for small heads on a CPU, otherwise 64. By default,
-            CPUs also scan small memories step by step if the call is not
-            differentiated.
+            `key_decay`. Default without `key_decay`: 32 for small heads on a CPU,
+            otherwise 64. By default, CPUs also scan small memories step by step if the
+            call is not differentiated.
 
     Raises:
         TypeError: If a field has the wrong type.

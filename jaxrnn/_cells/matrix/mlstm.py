@@ -35,6 +35,7 @@ class MLSTMCell(MatrixMemoryCell[MLSTMState[Array]]):
 
         m'     = max(log(sigmoid(f)) + m, i)
 
+    The cell also adds `1e-6 exp(m')` to the denominator, so that 0 / 0 cannot occur.
     With `gate_soft_cap = c`, `c tanh(i / c)` and `c tanh(f / c)` replace i and f. Then,
     f is clipped to at least -87, where `sigmoid(f)` is about 1e-38. With
     `norm_epsilon`, each head is normalized before the output gate::
@@ -75,9 +76,9 @@ class MLSTMCell(MatrixMemoryCell[MLSTMState[Array]]):
             `num_units`, or `dtype` is not floating-point.
 
     Source: arXiv:2405.04517, section 2.3 and appendix A; `mLSTMCell` of the package
-    `xlstm`, which defines the scaling of k, the order of c and the 1e-6 that is added
-    to the denominator. `key_size`, `gate_soft_cap`, `norm_epsilon`: `mLSTMLayer` of
-    xLSTM-7B, arXiv:2503.13427, in the same package.
+    `xlstm`, which defines the scaling of k, the order of c and the 1e-6 in the
+    denominator. `key_size`, `gate_soft_cap`, `norm_epsilon`: `mLSTMLayer` of xLSTM-7B,
+    arXiv:2503.13427, in the same package.
     """
 
     num_units: int = fields.size()

@@ -51,7 +51,8 @@ class MatrixRule(abc.ABC):
     sequences run one chunk of steps at a time, otherwise step by step. The built-in
     rules define neither `chunk` nor `transition`, because their loops are registered in
     `_loops/memories/`. A rule that overrides `step` must also override an inherited
-    `chunk`, and a rule that overrides `chunk` an inherited `transition`.
+    `chunk`, and a rule that overrides `chunk` must also override an inherited
+    `transition`.
 
     Attributes:
         Inputs: The values of a step, a named tuple. For a `BareMemoryCell`, the first

@@ -41,8 +41,8 @@ class RWKV6MemoryCell(ChosenLoopCell[Array]):
 
     Use the cell in a layer that has its own projections, token shifts or norms. In
     RWKV, q is the receptance r, the bonus is u, and `scale` is 1. g is the logarithm of
-    the decay, at most 0. RWKV-6 has `g = -exp(w)`, with another w at each step; RWKV-5
-    has the same g at all steps.
+    the decay, at most 0. In RWKV-6, g is `-exp(w)`, where w depends on the inputs of
+    the step. In RWKV-5, g is the same at all steps.
 
     Shapes, for `N = num_heads`, `M = num_key_heads`, `K = key_size` and
     `V = value_size`: inputs `LinearAttentionInputs(q, k, v, g)` with q and k

@@ -144,9 +144,9 @@ class MultiRNNCell(ComposedCell[tuple[State, ...]], Generic[State]):
     The parameters are `{"cell_0": ..., "cell_1": ...}`. If one object occurs twice in
     `cells`, both layers share the object's parameters, which are stored under its first
     index, and `init` warns. In the repr, `owners` then lists this index for each layer.
-    A function after a cell does not change this. Equal cells do not share parameters:
-    `[LSTMCell(5) for _ in range(2)]` has two sets. Nor do different wrappers around one
-    object share parameters.
+    The layers share these parameters even if a function follows the object in the list.
+    Equal cells do not share parameters: `[LSTMCell(5) for _ in range(2)]` has two sets.
+    Nor do different wrappers around one object share parameters.
 
     Attributes:
         cells: A list or tuple of cells, from the inputs upwards. A function of the

@@ -30,7 +30,7 @@ def choose_s6(cell: S6MemoryCell, params: Params, run: Run) -> Choice:
 
     With N states per channel, the decays and terms of a step have N times as many
     numbers as the step's inputs. A chunk writes these numbers to memory, but a step of
-    a scan uses them at once.
+    a scan uses the numbers immediately.
     """
     choice = choose(cell, params, run)
     return scanned_without_derivatives(choice, cell, cast_like, run)

@@ -94,11 +94,11 @@ class RecurrenceLoop:
 def steps_in_chunk(state: Element, vmap_size: int, platform: str) -> int:
     """The number of steps in a chunk, a power of two.
 
-    On CPUs, the states of a chunk take about 2 MiB, where all rows that `vmap` maps
-    count. For MinGRU with 8 rows, 256 units and 8192 steps, chunks of 128, 256, 512 and
-    1024 steps were compared. The forward pass took 232, 175, 192 and 210 ms, and a
-    training step took 680, 722, 775 and 839 ms. With 1 row, chunks of 256 to 2048 steps
-    are equally fast.
+    On CPUs, the states of a chunk take about 2 MiB, including the states of all rows
+    that `vmap` maps. For MinGRU with 8 rows, 256 units and 8192 steps, chunks of 128,
+    256, 512 and 1024 steps were compared. The forward pass took 232, 175, 192 and 210
+    ms, and a training step took 680, 722, 775 and 839 ms. With 1 row, chunks of 256 to
+    2048 steps are equally fast.
 
     On other platforms, a chunk has 1024 steps. For the gradient of MinGRU with 4 rows,
     512 units and 8192 steps, the TPU's compiler estimates 18 million cycles and 99 MiB.

@@ -32,9 +32,9 @@ from .sequence import MemoryLoop, finite_rows
 class Tuning(NamedTuple):
     """The chunk sizes of a memory, and the sizes up to which a scan is faster.
 
-    The values were measured. On a CPU, a scan of a small memory is up to three times as
-    fast as chunks, but only if the call is not differentiated. A memory is small if its
-    heads or its whole state are small.
+    The values for CPUs were measured. On a CPU, a scan of a small memory is up to three
+    times as fast as chunks, but only if the call is not differentiated. A memory is
+    small if its heads or its whole state are small.
 
     Attributes:
         cpu_chunk: The number of steps in a chunk on a CPU.

@@ -83,8 +83,8 @@ class TensorArray(RowlessArray):
         infer_shape: Whether the first write fixes the shape of all elements. If this is
             False and `element_shape` does not give all sizes, elements may differ in
             shape, and indices must not be traced.
-        element_shape: The shape of an element, with None for unknown axes; None to use
-            the shape of the first write.
+        element_shape: The shape of an element, with None for each axis of unknown size.
+            Default: the shape of the first write.
         colocate_with_first_write_call: Accepted for compatibility with TensorFlow.
         name: Accepted for compatibility with TensorFlow.
 

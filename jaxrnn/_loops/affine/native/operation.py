@@ -176,8 +176,8 @@ def _batch(leaves: Any, dims: Any, *, programs: _Programs) -> tuple[list, list]:
     leaves = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in pairs]
     is_mapped, (rows, of_results) = [axis is not None for axis in dims], programs.rows
     # If only tangents are mapped, as for a Jacobian, do not treat them as rows, because
-    # all other arrays would be repeated for each of them. If the mapped axis has size
-    # 0, do not either, because a native call needs at least one row.
+    # all other arrays would be repeated for each of them. Do not treat a mapped axis of
+    # size 0 as rows, because a native call needs at least one row.
     if size and any(is_mapped[: programs.count]) and are_rows(is_mapped, rows):
         bind = functools.partial(_bind, programs)
         results = with_joined_axis(bind, size, leaves, is_mapped, rows, of_results)
