@@ -40,8 +40,8 @@ def short_conv(
     Args:
         inputs: `[batch, time, channels]`, or `[time, batch, channels]` if `time_major`.
         kernel: `[width, channels]`, in the dtype of the inputs; the last row multiplies
-            the current inputs. Transpose the weights of PyTorch's `Conv1d`, `[channels,
-            1, width]`.
+            the current inputs. For the weights `[channels, 1, width]` of PyTorch's
+            `Conv1d`, pass `weights[:, 0].T`.
         bias: `[channels]`, or None for no bias.
         sequence_length: The length of each row, `[batch]`, integers. Default: all
             steps. See `dynamic_rnn`.

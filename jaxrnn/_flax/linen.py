@@ -220,7 +220,7 @@ class Cell(nn.RNNCellBase):
     Attributes:
         cell: The cell, which must accept inputs `[batch, features]`.
         dtype: The dtype of the initial carry. Real inputs and parameters are cast to
-            `dtype`. Complex arrays stay complex, in the precision of `dtype`. None for
+            `dtype`. Complex arrays stay complex, in the precision of `dtype`. Default:
             `param_dtype`.
         param_dtype: The dtype of the parameters, real or complex floating-point.
 

@@ -178,19 +178,19 @@ class Recurrent(Generic[State]):
                 a cell without `feature_axes`, such as a `FunctionCell`, the inputs must
                 have as many batch axes as `sequence_length`, or one batch axis without
                 lengths.
-            sequence_length: The number of valid steps of each row, integers `[*batch]`,
-                clamped to `[0, time]`. None for all steps. Inputs past the length have
-                no effect, and outputs past the length are zero. Flax calls this
-                argument `seq_lengths`.
+            sequence_length: The length of each row, `[*batch]`, integers, clamped to
+                `[0, time]`. Default: all steps. Inputs past the length have no effect,
+                and outputs past the length are zero. Flax calls this argument
+                `seq_lengths`.
             initial_state: The state before the first step, each leaf `[*batch, ...]`.
-                None for the zero state. With two directions, pass a pair, in which
-                either state may be None. Real leaves are cast to `dtype`, and complex
-                leaves stay complex. Flax calls this argument `initial_carry`.
+                Default: the zero state. With two directions, pass a pair of states, in
+                which None stands for a zero state. Real leaves are cast to `dtype`, and
+                complex leaves stay complex. Flax calls this argument `initial_carry`.
             resets: Bool `[*batch, time]`, or `[time, *batch]` if `time_major`. True
                 resets the state of a row before the step, e.g. at the start of an
                 episode. See `jaxrnn.dynamic_rnn` and
                 `jaxrnn.bidirectional_dynamic_rnn`.
-            reset_state: The state after a reset, each leaf `[*batch, ...]`. None for
+            reset_state: The state after a reset, each leaf `[*batch, ...]`. Default:
                 the zero state. Only `RNN` supports this argument. Bidirectional modules
                 always reset to zeros.
             mask: An alternative to `sequence_length`: bool `[*batch, time]`, or

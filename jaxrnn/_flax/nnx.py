@@ -254,7 +254,7 @@ class Cell(FieldsModule, nnx.RNNCellBase):
         cell: The cell, which must accept inputs `[batch, features]`.
         in_features: The size of the inputs.
         dtype: The dtype of the initial carry. Real inputs and parameters are cast to
-            `dtype`. Complex arrays stay complex, in the precision of `dtype`. None for
+            `dtype`. Complex arrays stay complex, in the precision of `dtype`. Default:
             `param_dtype`.
         param_dtype: The dtype of the parameters, real or complex floating-point.
         rngs: The streams for the parameters.
@@ -312,7 +312,7 @@ class Cell(FieldsModule, nnx.RNNCellBase):
             input_shape: The shape of the inputs.
             rngs: The source of keys for `carry_init`: `nnx.Rngs`, a stream or a key.
             carry_init: `carry_init(key, shape, dtype)`, for example an initializer from
-                `jax.nn.initializers`, called for each floating-point leaf. None for
+                `jax.nn.initializers`, called for each floating-point leaf. Default:
                 zeros.
 
         Raises:

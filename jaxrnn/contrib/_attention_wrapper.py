@@ -137,8 +137,8 @@ def compute_attention(
         attention_mechanism: The mechanism, with its memory.
         cell_output: `[batch, query_depth]`.
         attention_state: The state of the mechanism, `[batch, memory_time]`.
-        attention_layer: Maps the concatenated output and context to the attention. None
-            to use the context as the attention.
+        attention_layer: Maps the concatenated output and context to the attention. If
+            None, the context is the attention.
 
     Returns:
         `(attention, alignments, next_attention_state)`.
@@ -196,13 +196,13 @@ class AttentionWrapper(extend.ParamsWrapper):
     Attributes:
         cell: The wrapped cell, which must output a single vector.
         attention_mechanism: The mechanism, or a list or tuple of mechanisms.
-        attention_layer_size: `A`, or a sequence with one size per mechanism. None to
-            use the contexts as the attention.
+        attention_layer_size: `A`, or a sequence with one size per mechanism. If None,
+            the contexts are the attention.
         alignment_history: Whether the state collects the alignments of all steps.
         cell_input_fn: `cell_input_fn(inputs, attention)`, which returns the inputs of
             the cell. By default, both arguments are concatenated.
-        output_attention: True to output the attention, False to output the cell's
-            output.
+        output_attention: Whether the output is the attention. If False, the output is
+            the cell's output.
         attention_fn: `attention_fn(mechanism, cell_output, attention_state,
             attention_layer) -> (attention, alignments, next_attention_state)`. In this
             function, call `mechanism(query, state) -> (alignments, state)` and
@@ -338,11 +338,12 @@ class AttentionWrapper(extend.ParamsWrapper):
             memory: The memory, e.g. the outputs of an encoder, floating
                 `[batch, memory_time, depth]`. For several mechanisms, pass a tuple with
                 one memory per mechanism.
-            memory_sequence_length: `[batch]`, integers, clamped to `[0, memory_time]`;
-                None for the whole memory. Entries beyond the length have no effect,
-                even if they are NaN, and their alignments are zero. A memory of length
-                0 gives a context of zeros. For several mechanisms, pass a tuple with
-                one entry per mechanism.
+            memory_sequence_length: The length of each row's memory, `[batch]`,
+                integers, clamped to `[0, memory_time]`. Default: the whole memory.
+                Entries beyond the length have no effect, even if they are NaN, and
+                their alignments are zero. A memory of length 0 gives a context of
+                zeros. For several mechanisms, pass a tuple with one entry per
+                mechanism.
             cell_state: The initial state of the wrapped cell, e.g. the encoder's last
                 state. By default, the zero state of the wrapped cell.
 

@@ -365,7 +365,8 @@ class GridLSTMCell(GridLSTM):
         end_freqindex_list: The index after the last input of each block. Omit this list
             if one block reads all inputs.
         couple_input_forget_gates: Whether the forget gate is 1 minus the input gate.
-        state_is_tuple: Whether the state is a named tuple; False for one array.
+        state_is_tuple: Whether the state is a named tuple. If False, the state is one
+            array.
 
     Raises:
         TypeError: If a field has the wrong type.

@@ -50,8 +50,8 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             key: A random key.
             inputs: `[time, batch, depth]`, a nest of such arrays, or a list with the
                 inputs of each step. `jax.ShapeDtypeStruct`s may replace arrays.
-            dtype: The dtype of the parameters. By default, the `dtype` of the cell or,
-                if it is None, the dtype of the inputs.
+            dtype: The dtype of the parameters. Default: the `dtype` of the cell or, if
+                this field is None, the dtype of the inputs.
 
         Raises:
             TypeError: If `key` is not a random key.
@@ -79,9 +79,10 @@ class FusedRNNCell(Hyperparameters, abc.ABC):
             initial_state: The state before the first step. Default: zeros of `dtype`.
             dtype: The dtype of the zero state and of the outputs. By default, the dtype
                 of `initial_state`.
-            sequence_length: `[batch]`, integers, clamped to `[0, time]`; None for all
-                steps. Past its length, a row outputs zeros and keeps its state. Inputs
-                past the length have no effect, even if they are NaN.
+            sequence_length: The length of each row, `[batch]`, integers, clamped to
+                `[0, time]`. Default: all steps. Past its length, a row outputs zeros
+                and keeps its state. Inputs past the length have no effect, even if they
+                are NaN.
             key: A random key, for a cell that draws random numbers.
             implementation: The loop that runs the steps; see `dynamic_rnn`.
 

@@ -484,7 +484,7 @@ class PhasedLSTMCell(extend.SpecsCell):
     and x. Use float64 times for integers beyond 2 ** 24, which float32 cannot
     represent.
 
-    contrib requires float32 for x, state and parameters. Here, they may have any
+    contrib requires float32 for x, state and parameters. Here, all three may have any
     floating-point dtype.
 
     Attributes:

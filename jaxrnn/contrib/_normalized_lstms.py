@@ -232,7 +232,7 @@ class LayerNormBasicLSTMCell(_FourGateLSTM):
         norm_shift: The initial `beta`.
         dropout_keep_prob: The probability of keeping an entry of g, in (0, 1].
         dropout_prob_seed: Cells with different seeds draw different masks from the same
-            key; None for 0.
+            key. Default: 0.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -427,7 +427,8 @@ class WeightNormLSTMCell(OfLSTMCell):
 
     Attributes:
         num_units: `H`, at least 0.
-        norm: Whether to normalize the kernels; False for a plain `LSTMCell`.
+        norm: Whether to normalize the kernels. If False, the cell is a plain
+            `LSTMCell`.
         use_peepholes: Whether the gates read c through three diagonal kernels.
         cell_clip: The largest magnitude of c', at least 0. Default: no limit.
         initializer: Initializes kernels, norms and peepholes. Default: Glorot uniform.

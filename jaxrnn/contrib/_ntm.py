@@ -49,9 +49,9 @@ class NTMCell(extend.ParamsWrapper):
 
     The controller reads `[x, reads]` and outputs a vector u. The parameters of the
     heads are `u parameters_kernel + parameters_bias`, clipped to
-    `[-clip_value, clip_value]`. They contain a key, a strength, a gate, shifts and a
-    sharpness for each head, then an erase vector and an add vector for each write head.
-    With the memory M and the previous address w of a head::
+    `[-clip_value, clip_value]`. These parameters contain a key, a strength, a gate,
+    shifts and a sharpness for each head, then an erase vector and an add vector for
+    each write head. With the memory M and the previous address w of a head::
 
         v_i = softmax_i(softplus(strength) * cosine(tanh(key), M_i))
         v   = sigmoid(gate) * v + (1 - sigmoid(gate)) * w

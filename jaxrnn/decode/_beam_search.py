@@ -66,10 +66,11 @@ class BeamSearch(CellDecoder):
         eos_id: The id that ends a beam, an integer scalar.
         initial_state: The cell's state for `batch * beam` rows.
         num_beams: The number of beams.
-        project: Maps the cell's outputs to logits `[batch, beam, vocab]`. None if the
-            cell outputs logits.
+        project: Maps the cell's outputs to logits `[batch, beam, vocab]`. If None, the
+            cell's outputs are the logits.
         score: See `_beams.extended`.
-        coverage_penalty: The factor of the coverage penalty; None for no penalty.
+        coverage_penalty: The factor of the coverage penalty. If None, there is no
+            penalty.
     """
 
     _impossible: Any

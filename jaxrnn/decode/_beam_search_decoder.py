@@ -41,8 +41,8 @@ class BeamSearchDecoder(BeamSearch):
     `coverage_penalty_weight * sum(log(min(coverage, 1)))`, where coverage is the sum of
     the alignments of all steps.
 
-    `jaxrnn.decode.beam_search` runs the same search. Its lengths always include the end
-    token, it has no coverage penalty, and it returns a `Decoded`.
+    `jaxrnn.decode.beam_search` runs the same search without a coverage penalty, and
+    returns a `Decoded`, whose lengths always include the end token.
 
     Differences from TensorFlow:
 
@@ -70,9 +70,9 @@ class BeamSearchDecoder(BeamSearch):
             logits `[batch, beam, vocab]`. Omit this function if the outputs
             are logits.
         length_penalty_weight: The exponent of the length penalty, a number or a scalar
-            array, which may be traced. 0 for no penalty.
+            array, which may be traced. With 0, there is no penalty.
         coverage_penalty_weight: The factor of the coverage penalty, a number or a
-            scalar array, which may be traced. 0 for no penalty.
+            scalar array, which may be traced. With 0, there is no penalty.
         reorder_tensor_arrays: Whether TensorArrays in the final state, with elements
             `[batch * beam, ...]`, become arrays `[time, batch * beam, ...]` that hold
             the values of each beam and its earlier parents.
@@ -81,8 +81,9 @@ class BeamSearchDecoder(BeamSearch):
         TypeError: If an argument has the wrong type.
         ValueError: If `start_tokens` is not a vector, `end_token` is not a scalar, a
             number is out of range, or a leaf of the state does not have `batch * beam`
-            rows. If there is a coverage penalty, but the state has no `alignments`. In
-            a step, if there are more logits than rows in the table.
+            rows.
+        ValueError: If there is a coverage penalty, but the state has no `alignments`.
+        ValueError: In a step, if there are more logits than rows in the table.
 
     Source: `tf.contrib.seq2seq.BeamSearchDecoder`; arXiv:1609.08144.
     """

@@ -40,10 +40,12 @@ class Decoder(abc.ABC):
         output_size: The sizes of a step's outputs, a nest without the batch axis.
         output_dtype: The dtypes of a step's outputs, in the structure of `output_size`.
         tracks_own_finished: Whether the flags `finished` of a step replace the earlier
-            flags. By default, they are combined, so a finished row stays finished. True
-            is for decoders that reorder their rows, e.g. beam search.
+            flags. By default, new and earlier flags are combined, so a finished row
+            stays finished. True is for decoders that reorder their rows, e.g. beam
+            search.
         longest: The maximum number of steps, e.g. the number of given inputs, or None
-            if unknown. If it is known, you can omit `maximum_iterations` under jit.
+            if unknown. If this number is known, you can omit `maximum_iterations` under
+            jit.
 
     Source: `tf.contrib.seq2seq.Decoder`.
     """

@@ -88,7 +88,7 @@ def sample(
     """Decodes by sampling: draws ids at random, independently for each row.
 
     The loop ends when all rows are finished, at the latest after `max_length` steps. To
-    draw several samples per row, repeat the rows of the model. This is faster than
+    draw several samples per row, repeat the rows of the model, which is faster than
     `jax.vmap` over keys.
 
     Args:
@@ -159,8 +159,8 @@ def beam_search(
 
     Args:
         model: The model, with a state and start ids of `batch` rows. Its cell, `embed`
-            and `project` run on `batch * beam` rows; apply `tile_beams` to memories
-            that they read.
+            and `project` run on `batch * beam` rows. Apply `tile_beams` to memories
+            that the cell or the functions read.
         max_length: The maximum number of ids in a sequence, without the start id: an
             int or, under `jax.export`, a symbolic size.
         num_beams: The number of beams, an int, at most 65,536.
@@ -207,21 +207,21 @@ def score(model: Model, ids: ArrayLike) -> Array:
     padding. If a sequence has no `eos_id`, all of its ids count.
 
     For sequences from `greedy`, `sample`, or `beam_search` without a length penalty,
-    the result equals the `scores` of the `Decoded`, up to rounding. This does not hold
-    for beams with score -inf, which `beam_search` could not fill. Ignore the results
-    for these beams.
+    the result equals the `scores` of the `Decoded`, up to rounding. For beams with
+    score -inf, which `beam_search` could not fill, the results may differ. Ignore the
+    results for these beams.
 
     Args:
         model: The model.
         ids: Integers `[batch, time]`, or `[batch, beam, time]` for several sequences
             per row. With an axis `beam`, the cell, `embed` and `project` run on
             `batch * beam` rows, as in `beam_search`. Apply `tile_beams` to memories
-            that they close over.
+            that the cell or the functions close over.
 
     Returns:
         The scores, `[batch]` or `[batch, beam]`, in float32, or in float64 if the state
-        or the inputs contain float64. You can differentiate them with respect to the
-        arrays in `embed`, `project`, the cell and the initial state. The score of a
+        or the inputs contain float64. You can differentiate the scores with respect to
+        the arrays in `embed`, `project`, the cell and the initial state. The score of a
         sequence is -inf if one of its ids has a logit of -inf, and NaN if an id up to
         its `eos_id` is outside of the vocabulary.
 

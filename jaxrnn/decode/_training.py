@@ -23,7 +23,8 @@ from ._decoder import as_function
 class TrainingHelper(CustomHelper):
     """Feeds given inputs to the cell; for training with teacher forcing.
 
-    The sampled ids, `[batch]`, are the `argmax` of the outputs, and are not fed.
+    The sampled ids, `[batch]`, are the `argmax` of the outputs, and are not fed to the
+    cell.
 
     Args:
         inputs: A nest of arrays `[batch, time, ...]` (`[time, batch, ...]` if

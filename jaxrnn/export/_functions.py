@@ -110,18 +110,18 @@ def to_tflite(
     the file. `raw_rnn` requires `max_time`.
 
     TensorFlow Lite does not support random numbers. Therefore, `decode.sample` cannot
-    be exported, and `f` must not call a cell's `init`. Disable `jax_enable_x64`;
-    otherwise, LiteRT 2.3 fails, because it cannot slice with the int64 loop counter of
+    be exported, and `f` must not call a cell's `init`. Disable `jax_enable_x64`.
+    Otherwise, LiteRT 2.3 fails, because it cannot slice with the int64 loop counter of
     `jax.lax.scan`.
 
     Args:
         f: A function that `jax.jit` can compile. Arguments and results are nests of
             arrays.
         *examples: Example arguments of `f`, as arrays or `jax.ShapeDtypeStruct`s.
-        optimize: How to compress the weights. None leaves them unchanged. "float16"
-            stores them in 16 bits. "int8" stores matrices in 8 bits, and multiplies
-            them as integers where LiteRT supports this. Run the file on your data to
-            measure the loss in precision.
+        optimize: How to compress the weights. None, the default, leaves the weights
+            unchanged. "float16" stores the weights in 16 bits. "int8" stores matrices
+            in 8 bits, and multiplies them as integers where LiteRT supports products of
+            integers. Run the file on your data to measure the loss in precision.
 
     Returns:
         The bytes of the TensorFlow Lite file.

@@ -82,9 +82,9 @@ def to_onnx(
             one bound `LinearAttentionMemoryCell`, `DeltaMemoryCell` or `ShortConvCell`.
             The file omits dropout.
         dense: The pair `(kernel, bias)` of a dense layer on the outputs, `[size, n]`
-            and `[n]` (None for no bias). The file's `outputs` are then
-            `outputs @ kernel + bias`. Past the length of a row, they equal the bias, or
-            0 without a bias.
+            and `[n]`. If the bias is None, the layer adds no bias. The file's `outputs`
+            are then `outputs @ kernel + bias`. Past the length of a row, these outputs
+            equal the bias, or 0 without a bias. Default: no dense layer.
         lengths: Whether the file has an input `sequence_length`. If False, the file
             runs all steps of every row.
         initial_state: Whether the initial states are inputs, so that you can run a long

@@ -97,8 +97,8 @@ class Streamer(_Stream):
         cell: A bound cell without a random key, so dropout is inactive.
         batch_size: The number of rows. Each row is a separate sequence.
         dtype: The dtype of the zero state. Some cells support a state that is wider
-            than the frames, e.g. float32 for bfloat16 frames. Their outputs have the
-            dtype of the frames.
+            than the frames, e.g. float32 for bfloat16 frames. The outputs of these
+            cells have the dtype of the frames.
         initial_state: The state before the first frame of each sequence, each leaf
             `[batch, ...]`. By default, the zero state of `dtype`. The leaves keep their
             own dtypes, e.g. int32 for a counter.
@@ -376,7 +376,7 @@ class BidirectionalStreamer(_Stream):
 
         Args:
             last: The last 1 to `chunk` steps, `[batch, steps, depth]` or a nest of such
-                arrays; None if you have already passed all steps.
+                arrays. Omit `last` if you have already passed all steps.
 
         Returns:
             The outputs, `[batch, remaining steps, size]`, or None if no steps remain.

@@ -116,8 +116,8 @@ def to_tflite_operators(
         (`outputs`), `[batch, time, size]`, or `[time, batch, size]` if `time_major`.
 
     Raises:
-        TypeError: If `cells` contains another object than these cells, the inputs are
-            not a float32 array of rank 3, or the parameters are not float32.
+        TypeError: If `cells` contains an object that is none of these cells, the inputs
+            are not a float32 array of rank 3, or the parameters are not float32.
         ValueError: If TensorFlow Lite has no operator for a cell, or does not support
             its activation, clip or layer normalization. If the two directions differ in
             an activation or clip, or if shapes do not match.

@@ -60,7 +60,7 @@ class Mamba2(LinearAttentionLayer):
             The authors call these heads groups, and compute the norm in each group.
         conv_width: The number of steps that the convolution reads.
         norm: Whether the memory's outputs are RMS-normalized "after_gate" or, as in
-            some models of Falcon-H1, "before_gate". None for no norm.
+            some models of Falcon-H1, "before_gate". If None, there is no norm.
         norm_epsilon: The number that the RMS norm adds to the mean square.
         time_step_limit: The least and the largest step size dt, as in Zamba2. Default:
             no limits.

@@ -71,7 +71,7 @@ class RWKV7TimeMix(LinearAttentionLayer):
         layer_index: The index of the layer in its network. Layers with an index above 0
             have a projection for the value residual, and require `first_values`.
         num_layers: The number of layers of the network. The initial values depend on
-            it.
+            this number.
         ranks: The ranks of the low-rank projections (LoRA) for w, a, v and g, in this
             order. By default, the authors' ranks for `in_features`.
         implementation: Which loop runs the memory; see `jaxrnn.dynamic_rnn`. With
