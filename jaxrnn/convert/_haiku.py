@@ -87,9 +87,9 @@ def from_haiku(
     Args:
         params: The parameters of the core or of a whole model.
         at: The module name of the core, e.g. "encoder/~/lstm", with an optional final
-            slash. For several cores, a sequence of names from the inputs upwards. None
-            loads all cores with Haiku's default names, e.g. lstm and lstm_1. These
-            cores must be of one kind and in the same module.
+            slash. For several cores, a sequence of names from the inputs upwards.
+            Default: all cores with Haiku's default names, e.g. lstm and lstm_1, which
+            must be of one kind and in the same module.
         input_shape: The sizes of the grid's axes, without channels, e.g. `(32, 32)` for
             images. Required for convolutional LSTMs, because the weights do not show
             these sizes. All cores must have the same grid.
@@ -144,8 +144,8 @@ def to_haiku(cell: BoundCell, *, at: Names = None) -> dict[str, dict[str, np.nda
             `GRUCell`, a bound convolutional LSTM of `jaxrnn.contrib`, or a bound
             `MultiRNNCell` of these. Convolutional LSTMs cannot be in one stack with
             other cells.
-        at: The module name, or for several layers a sequence of names. None uses the
-            names that Haiku gives to cores constructed in this order, e.g. lstm and
+        at: The module name, or for several layers a sequence of names. Default: the
+            names that Haiku gives to cores in the order of the layers, e.g. lstm and
             lstm_1.
 
     Raises:

@@ -90,7 +90,7 @@ def from_keras(
     weights may be traced, and gradients have the structure of `weights`.
 
     The weights do not include the activations of a layer. Pass activations that differ
-    from the defaults of Keras 3; otherwise, the cell gives wrong results without an
+    from the defaults of Keras 3. Otherwise, the cell gives wrong results without an
     error. In TensorFlow 1, `tf.compat.v1.keras` and Keras before 2.3, the default
     `recurrent_activation` of `LSTM` and `GRU` is "hard_sigmoid". Keras orders the state
     of an LSTM as [h, c], jaxrnn as (c, h).

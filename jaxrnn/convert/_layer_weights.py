@@ -68,8 +68,8 @@ class LayerWeights:
             multiplies. Keys such as "bi" hold all other biases.
         forget_bias: The constant, not stored in the weights, that the cell adds to the
             forget gate.
-        activation: The `activation` of the cell; None for tanh.
-        recurrent_activation: The activation of the gates; None for the sigmoid.
+        activation: The `activation` of the cell. Default: tanh.
+        recurrent_activation: The activation of the gates. Default: the sigmoid.
         clips: The cell's clips by field name, without the clips that are None.
         is_coupled: Whether the LSTM's input gate is 1 minus its forget gate.
     """

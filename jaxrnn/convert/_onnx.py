@@ -97,8 +97,8 @@ def onnx_nodes(model: object, *, at: Names = None) -> list[Params]:
 
     If `from_onnx` refuses a node, change its dict. For example, remove a trained
     initial state, or set the direction of a backward node to "forward". The dicts do
-    not contain lengths and initial states that are inputs of the model. Pass these to
-    `dynamic_rnn`.
+    not contain lengths and initial states that are inputs of the model. Pass such
+    lengths and states to `dynamic_rnn`.
 
     Args:
         model: The path or the bytes of a file, or an `onnx.ModelProto`. If the weights
@@ -202,7 +202,7 @@ def from_onnx(
             and, optionally, B, P, `op_type` and the attributes. Missing attributes get
             ONNX's default values, e.g. `linear_before_reset=0` for a GRU. Each node
             must read the outputs of all directions of the node below. `from_onnx`
-            checks this only for the nodes of a model.
+            checks what the nodes read only if `model` is a model.
         at: The names of the nodes, which must form one stack, as for `onnx_nodes`. Omit
             `at` if you pass nodes as `model`.
         bidirectional: True requires two directions, False requires one. By default, the

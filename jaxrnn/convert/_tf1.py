@@ -108,12 +108,12 @@ def from_tf1(
             `cell_0`. For a stack from `tf.contrib.rnn`, this scope ends with
             "stack_bidirectional_rnn". Use "" if the names begin with the cell.
         cell: The unbound cell to load, with the class and the arguments of the cell in
-            the TensorFlow script. Required. `from_tf1` looks in `at` for the name
-            `cell.name`, or for TensorFlow's default name, such as `lstm_cell`. If the
-            variables have another name, such as `lstm_cell_1` or
+            the TensorFlow program that saved the variables. Required. `from_tf1` looks
+            in `at` for the name `cell.name`, or for TensorFlow's default name, such as
+            `lstm_cell`. If the variables have another name, such as `lstm_cell_1` or
             `cudnn_compatible_lstm_cell`, pass this `name` to the cell. For two
             directions, the pair `(cells_fw, cells_bw)`, each a cell or a list with one
-            cell per layer. If the script passes one object for both directions, pass
+            cell per layer. If this program passes one object for both directions, pass
             one cell for both, because TensorFlow stores the variables only in the scope
             `fw`.
         inputs: One step of inputs for `cell`, `[batch, depth]` or a nest, as arrays or
@@ -191,7 +191,7 @@ def to_tf1(cell: Cells, *, at: str = "", memory_at: str = "") -> dict[str, np.nd
 
     Args:
         cell: A bound cell. If several layers of a stack are the same object, `to_tf1`
-            stores the shared variables in the scope of each layer; TensorFlow itself
+            stores the shared variables in the scope of each layer. TensorFlow itself
             stores only the first copy. For two directions, the pair
             `(cells_fw, cells_bw)`, each a list with one bound cell per layer.
         at: The scope, as in `from_tf1`. Several layers of two directions get the names

@@ -131,8 +131,8 @@ def from_torch(
         bidirectional: True requires two directions, False requires one. By default, the
             weights decide.
         nonlinearity: The `nonlinearity` of an `nn.RNN`, "tanh" or "relu". Required for
-            an `nn.RNN`, because a `state_dict` does not store this option. Omit it for
-            other modules.
+            an `nn.RNN`, because a `state_dict` does not store this option. Omit this
+            argument for other modules.
 
     Returns:
         A bound `LSTMCell` with `forget_bias=0`, `CudnnCompatibleGRUCell` or
@@ -144,9 +144,9 @@ def from_torch(
         TypeError: If `state_dict` is not a mapping, or a weight is not a floating
             array.
         ValueError: If a weight or a layer is missing, or a weight has the wrong shape
-            or another name than in PyTorch. If `bidirectional` does not fit the module.
-            If `nonlinearity` is missing for an `nn.RNN`, or the module does not support
-            it.
+            or a name that PyTorch does not use. If `bidirectional` does not fit the
+            module. If `nonlinearity` is missing for an `nn.RNN`, or the module does not
+            support this `nonlinearity`.
 
     Example:
         >>> import numpy as np, jaxrnn.convert
