@@ -316,7 +316,7 @@ class PackedBatches(Iterator[Packed]):
         row_of: list[int] = []
         free = [row_length] * rows
         # `_waiting` may contain a record that did not fit into the last batch. After an
-        # error, it contains the records of the batch that was not returned.
+        # error, `_waiting` contains the records of the batch that was not returned.
         while len(self._waiting) > len(row_of) or self._read():
             length = len(self._waiting[len(row_of)][1][0])
             row = next((r for r, steps in enumerate(free) if length <= steps), None)

@@ -306,8 +306,8 @@ class RNNCell(Hyperparameters, abc.ABC, Generic[State]):
             params: Parameters as `init` returns them.
             inputs: One step of inputs, each leaf `[batch, ...]`.
             state: A state with the structure of `state_size`, leaves `[batch, ...]`.
-            key: A random key for this step; None for a deterministic step. A wrapper
-                must pass its cells this key, or keys that `jax.random.split` or
+            key: A random key for this step. If None, the step is deterministic. A
+                wrapper must pass its cells this key, or keys that `jax.random.split` or
                 `fold_in` derive from the key. Otherwise, dropout masks that are drawn
                 once per run would change from step to step.
 

@@ -165,7 +165,7 @@ def sizes(*, default: object = dataclasses.MISSING) -> Size:
 
 
 def name(default: str | None = None) -> str | None:
-    """Declares a field for the name of a step in profiles; by default `default`."""
+    """Declares a field for a step's name in profiles, with the default `default`."""
     what = "a string or None"
     check = functools.partial(check_instance, kinds=str | None, what=what)
     return checked(check, default=default)

@@ -210,7 +210,7 @@ def as_resets(
         resets: The user's argument `resets`.
         reset_state: The user's argument `reset_state`.
         shape: The sizes of the first two axes of the inputs.
-        axis: The time axis, 0 or 1; None if the resets belong to one step.
+        axis: The time axis, 0 or 1. If None, the resets belong to one step.
 
     Raises:
         ValueError: If shapes disagree, or if `reset_state` is given without `resets`.
@@ -242,7 +242,7 @@ def _as_step_booleans(
         values: The user's argument.
         shape: The sizes of the first two axes of the inputs; for one step, only the
             size of the first axis.
-        axis: The time axis, 0 or 1; None for one step.
+        axis: The time axis, 0 or 1. If None, the values belong to one step.
         fix: The fix to suggest if `values` are numbers.
 
     Raises:
@@ -264,7 +264,7 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
     """Returns the state that rows are reset to, with the structure of `state`.
 
     Args:
-        given: The user's argument `reset_state`; None for the zero state.
+        given: The user's argument `reset_state`. If None, the zero state is returned.
         zeros: Returns the zero state of the cell, which is cast to the dtypes of
             `state`.
         state: The initial state of the run.

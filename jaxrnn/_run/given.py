@@ -32,7 +32,8 @@ class Given:
               set if there are resets, or if rows interact.
         resets: Bool, in the layout of the inputs, true where a row is reset before the
             step; None without resets.
-        reset_state: The state after a reset, like `state`; None for the zero state.
+        reset_state: The state after a reset, like `state`. If None, a reset sets the
+            zero state.
         axis: The time axis, 0 or 1.
         dtype: The dtype of the zero state and of the outputs.
         implementation: The user's argument `implementation`.

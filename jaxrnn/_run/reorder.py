@@ -182,9 +182,10 @@ def reverse_resets(
     Args:
         resets: The resets of forward runs, bool `[time, batch]` or `[batch, time]`; if
             None, the result is None.
-        lengths: `[batch]`, at most the number of steps; None for all steps.
-        mask: Bool, of the same shape as `resets`, true at valid steps; None for no
-            mask.
+        lengths: The length of each row, `[batch]`, at most the number of steps. If
+            None, all steps are valid.
+        mask: Bool, of the same shape as `resets`, true at valid steps. If None, there
+            is no mask.
         time_major: Whether time is the first axis.
     """
     if resets is None:
@@ -206,7 +207,8 @@ def reverse_sequence(tree: PyTree, lengths: Array | None, time_major: bool) -> P
 
     Args:
         tree: A nest of `[time, batch, ...]` or `[batch, time, ...]`.
-        lengths: `[batch]`, at most the number of steps; None for all steps.
+        lengths: The length of each row, `[batch]`, at most the number of steps. If
+            None, all steps are valid.
         time_major: Whether time is the first axis.
 
     Source: `tf.reverse_sequence`.

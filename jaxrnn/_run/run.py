@@ -46,7 +46,7 @@ class Run:
         reset_state: The state to which rows are reset, like `state`; None if no row is
             reset.
         key_of_step: `key_of_step(i)` returns the random key of step i of the whole run;
-            see `key_at`. None for a deterministic run.
+            see `key_at`. If `key_of_step` is None, the run is deterministic.
         implementation: The argument `implementation` of `dynamic_rnn`, such as "xla",
             "native" or None. For "scan", `choose_loop` is not called. If the argument
             is "native" or the name of a package, `choose_loop` must return a `Choice`
@@ -147,10 +147,11 @@ class Choice:
             * "convolution" for a `ShortConvCell`;
             * "scan" for a scan of `apply`;
             * "step" for one call of `apply`, if there is a single step.
-        loop: `loop(params, run) -> (outputs, state)`; None for a scan or a step. The
-            outputs of all steps have time along the same axis as the inputs, and zeros
-            in finished rows. If `run.steps.returns_states`, the outputs are pairs
-            `(output, new_state)`. The state is the state after each row's last step.
+        loop: `loop(params, run) -> (outputs, state)`. If None, the cell is scanned or
+            runs one step. The outputs of all steps have time along the same axis as the
+            inputs, and zeros in finished rows. If `run.steps.returns_states`, the
+            outputs are pairs `(output, new_state)`. The state is the state after each
+            row's last step.
         reason: Why no faster loop runs; empty if no loop is faster.
         scales_state: Whether the loop can multiply each new state by one mask for all
             steps, as dropout of the state does.

@@ -43,7 +43,8 @@ def run_until_finished(
         step: The body of the loop, `step(t, carry) -> (carry, emit)`, at time t.
         carry: The carry before the step at time 0.
         emit_types: The shape and dtype of each leaf that a step emits.
-        max_time: The maximum number of steps, which may be symbolic; None for no limit.
+        max_time: The maximum number of steps, which may be symbolic. If None, there is
+            no limit.
         strategy: The memory strategy, which selects the arrays that a compiled loop
             saves for derivatives.
         first_write: The index at which the first step may write to an empty

@@ -45,7 +45,7 @@ def ragged_scan(
         save_inputs_only: Whether derivatives save only the inputs of each step and
             recompute the residuals. If False, derivatives save the residuals.
         skipped: The result to stack for a skipped step, with the structure of the
-            results of `body`; None for zeros.
+            results of `body`. Default: zeros.
     """
     body = checkpointed(body) if save_inputs_only else body
 

@@ -54,8 +54,8 @@ def native_or_xla(
             are linear in this argument. The transpose maps the other arguments and the
             cotangents of the results to the cotangent of the last argument. If None,
             JAX transposes `xla`.
-        refusal: The message of a ValueError to raise instead of running `xla`; None to
-            run `xla`.
+        refusal: The message of a ValueError to raise instead of running `xla`. If None,
+            `xla` runs.
         rows: The row axis of each array, or `NO_ROWS`, as a pytree prefix of `args` and
             the results. By default, no array has rows.
     """
@@ -103,8 +103,8 @@ class _Programs:
         types: The types of the results.
         count: The number of leaves before the leaves of the linear argument; if there
             is no transpose, the number of all leaves.
-        refusal: The message of an error to raise instead of running `xla`; None to run
-            `xla`.
+        refusal: The message of an error to raise instead of running `xla`. If None,
+            `xla` runs.
         rows: The row axis, or `NO_ROWS`, of each leaf and of each result.
     """
 

@@ -289,7 +289,7 @@ class NativeLoop:
                 (sequence, ct_new_c),
                 (ROWS, self._split(ct_last)),
             ],
-            results=[  # In finished rows, `computed` is zeros, all else undefined.
+            results=[  # In finished rows, only `computed` is defined: zeros.
                 (sequence, zs),
                 (sequence, computed),
                 (ROWS, given.state),
