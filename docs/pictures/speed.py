@@ -12,8 +12,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).parents[2]))
 
 from benchmarks import claims
 
-LABELS = {"large": "large layers", "small": "small layers", "padded": "padded rows"}
-MARKERS = dict(zip(LABELS, "os^", strict=True))
+MARKERS = {"large": ("layers", "o"), "small": ("layers", "s"), "padded": ("rows", "^")}
 TICKS = (1, 1.5, 2, 3, 4, 6)
 
 
@@ -38,14 +37,16 @@ def draw() -> Figure:
 def draw_mode(axes: Axes, cases: list[claims.Measured]) -> None:
     """The medians of each program over the large, the small and the padded cases."""
     names = list(claims.CONTESTANTS)
-    for y, name in enumerate(names):
-        for i, size in enumerate(LABELS):
-            group = [case for case in cases if case.size == size]
+    for i, (size, (noun, marker)) in enumerate(MARKERS.items()):
+        group = [case for case in cases if case.size == size]
+        units = [case.row["case"]["units"] for case in group]
+        label = f"{size} {noun}\n{min(units)} to {max(units)} units"
+        for y, name in enumerate(names):
             ratios = [ratio for case in group if (ratio := case.ratio(name))]
             if ratios:
-                label = LABELS[size] if y == 0 else None
-                ratio = float(np.median(ratios))
-                axes.plot(ratio, y, MARKERS[size], color=f"C{i}", label=label, ms=8)
+                median = float(np.median(ratios))
+                axes.plot(median, y, marker, color=f"C{i}", label=label, ms=8)
+                label = None
     axes.axvline(1, color=plt.rcParams["text.color"], linewidth=1)
     axes.axvspan(0.5, 1, color="0.93")
     axes.text(0.9, 2.5, "jaxrnn slower", rotation=90, ha="center", va="center")

@@ -275,7 +275,8 @@ def _packed(
 ) -> Packed:
     """Copies each sequence to its row of a new pack; `row_of` contains the rows.
 
-    `like` is a nest of arrays `[any, ...]` with the dtypes and step shapes.
+    `like` is a nest of arrays `[length, ...]`, whose dtypes and step shapes the pack
+    gets. The length does not matter.
     """
     leaves = [
         np.zeros((rows, row_length, *x.shape[1:]), x.dtype.newbyteorder("="))

@@ -315,7 +315,7 @@ class AffineCell(SpecsCell[State]):
                 expect(is_list_of(updated, 2), f"stages[{k}].update", must, updated)
                 operand, carry = updated
                 zs.append(z)
-        output, new_state = operand, carry  # From the last stage.
+        output, new_state = operand, carry  # The last stage returned these.
         return output, new_state, zs
 
 

@@ -113,7 +113,7 @@ class LSTM(AffineCell[LSTMStateTuple[Array]]):
         return gates, project
 
     def enter(self, state: PyTree) -> tuple[Array, LSTMStateTuple]:
-        """Returns h, or `[batch, 0]` if no product reads h, and the state."""
+        """Returns `(h, state)`; h is `[batch, 0]` if no product reads h."""
         if not isinstance(state, tuple | list):
             state = jnp.split(state, [self.num_units], axis=-1)
         state = LSTMStateTuple(*state)

@@ -260,7 +260,7 @@ class Cell(nn.RNNCellBase):
         """The zero state for inputs `[*batch, features]`, each leaf `[*batch, ...]`.
 
         Args:
-            rng: Not used.
+            rng: Accepted for compatibility with Flax, but ignored.
             input_shape: The shape of the inputs.
         """
         del rng

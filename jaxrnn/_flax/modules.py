@@ -452,7 +452,7 @@ def merge_inputs(
         ValueError: If the inputs do not have the axes that the cell and the lengths
             require.
     """
-    first, *_ = list_cells(module._cells())  # This cell reads the inputs.
+    first, *_ = list_cells(module._cells())  # The first cell reads the inputs.
     start = 1 if module.time_major else 0
     check_is_no_record(inputs)
     inputs = map_named("inputs", as_array, inputs)

@@ -89,7 +89,7 @@ class AttentionMechanism(Hyperparameters, abc.ABC):
         score_mask_value: The score of memory entries beyond the lengths. Default: minus
             infinity.
         dtype: The required dtype of the memory. Default: any dtype.
-        name: Accepted for compatibility with TensorFlow; not used.
+        name: Accepted for compatibility with TensorFlow, but ignored.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -303,7 +303,7 @@ class LuongAttention(_SoftmaxMechanism, LuongScore):
         custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
             called once per run. By default, the keys stay unchanged, and the values are
             the memory.
-        name: Accepted for compatibility with TensorFlow; not used.
+        name: Accepted for compatibility with TensorFlow, but ignored.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -338,7 +338,7 @@ class BahdanauAttention(_SoftmaxMechanism, BahdanauScore):
         custom_key_value_fn: `custom_key_value_fn(keys, values) -> (keys, values)`,
             called once per run. By default, the keys stay unchanged, and the values are
             the memory.
-        name: Accepted for compatibility with TensorFlow; not used.
+        name: Accepted for compatibility with TensorFlow, but ignored.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -430,7 +430,7 @@ class BahdanauMonotonicAttention(_MonotonicMechanism, BahdanauScore):
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
         dtype: The required dtype of the memory. Default: any dtype.
-        name: Accepted for compatibility with TensorFlow; not used.
+        name: Accepted for compatibility with TensorFlow, but ignored.
 
     Raises:
         TypeError: If a field has the wrong type.
@@ -467,7 +467,7 @@ class LuongMonotonicAttention(_MonotonicMechanism, LuongScore):
         score_bias_init: The initial `attention_score_bias`.
         mode: "recursive", "parallel" or "hard"; see `monotonic_attention`.
         dtype: The required dtype of the memory. Default: any dtype.
-        name: Accepted for compatibility with TensorFlow; not used.
+        name: Accepted for compatibility with TensorFlow, but ignored.
 
     Raises:
         TypeError: If a field has the wrong type.

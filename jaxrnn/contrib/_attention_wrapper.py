@@ -55,7 +55,7 @@ class AttentionWrapperState(NamedTuple):
         )
 
     def clone(self, **fields: PyTree) -> "AttentionWrapperState":
-        """Returns a copy of the state with new `fields` of the same shapes.
+        """Returns a copy of the state in which `fields` replace values of equal shapes.
 
         Raises:
             ValueError: If a shape differs.

@@ -47,8 +47,8 @@ class ConvLSTMCell(extend.SpecsCell):
         use_bias: Whether to add `biases`.
         skip_connection: Whether the output is h concatenated with the inputs.
         forget_bias: A constant that each step adds to f, in addition to the biases.
-        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
-            is always Glorot uniform, and the biases are zeros.
+        initializers: Accepted for compatibility with TensorFlow, but ignored. The
+            kernel is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
 
     Raises:
@@ -196,8 +196,8 @@ class Conv1DLSTMCell(ConvLSTMCell):
         skip_connection: Whether the output is h concatenated with the inputs.
         forget_bias: A constant that each step adds to the forget gate, besides the
             biases.
-        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
-            is always Glorot uniform, and the biases are zeros.
+        initializers: Accepted for compatibility with TensorFlow, but ignored. The
+            kernel is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
 
     Raises:
@@ -225,8 +225,8 @@ class Conv2DLSTMCell(ConvLSTMCell):
         skip_connection: Whether the output is h concatenated with the inputs.
         forget_bias: A constant that each step adds to the forget gate, besides the
             biases.
-        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
-            is always Glorot uniform, and the biases are zeros.
+        initializers: Accepted for compatibility with TensorFlow, but ignored. The
+            kernel is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
 
     Raises:
@@ -254,8 +254,8 @@ class Conv3DLSTMCell(ConvLSTMCell):
         skip_connection: Whether the output is h concatenated with the inputs.
         forget_bias: A constant that each step adds to the forget gate, besides the
             biases.
-        initializers: Accepted for compatibility with TensorFlow; not used. The kernel
-            is always Glorot uniform, and the biases are zeros.
+        initializers: Accepted for compatibility with TensorFlow, but ignored. The
+            kernel is always Glorot uniform, and the biases are zeros.
         name: The name of the step in profiles.
 
     Raises:

@@ -213,7 +213,7 @@ class LSTMBlockFusedCell(_OverSteps):
         cell_clip: The largest magnitude of c'. None, 0 and negative numbers mean no
             limit.
         use_peephole: Whether the gates read c through three diagonal kernels.
-        reuse: Accepted for compatibility with TensorFlow; not used.
+        reuse: Accepted for compatibility with TensorFlow, but ignored.
         dtype: The required dtype of parameters and inputs. Default: any dtype.
         name: The name of the steps in profiles.
 

@@ -243,8 +243,9 @@ def from_torch_state(state: PyTree, *, bidirectional: bool = False) -> PyTree:
     Args:
         state: Tensors or arrays: `h` or, for an LSTM, `(h, c)`. Each is
             `[layers, batch, units]`, or `[2 * layers, batch, units]` if
-            `bidirectional`. If one array `[2, batch, units]` stacks h and c of a single
-            layer, pass `(state[:1], state[1:])`.
+            `bidirectional`. If the LSTM has a projection, the last axis of h has the
+            size `proj_size`. If one array `[2, batch, units]` stacks h and c of a
+            single layer, pass `(state[:1], state[1:])`.
         bidirectional: Whether the module has two directions. The shapes do not show
             this, because two layers of one direction have arrays of the same shapes.
 

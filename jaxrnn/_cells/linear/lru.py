@@ -237,7 +237,7 @@ class RGLRUCell(LinearRecurrenceCell[Array]):
         return {"a_param": a_param, "input_gate": gate, "a_gate": dict(gate)}
 
     def coefficients(self, params: Params, inputs: Array) -> Coefficients:
-        """Returns the decay a, `sqrt(1 - a^2) i x`, and `i x` or None."""
+        """Returns the decay a, `sqrt(1 - a^2) i x`, and `i x` for `term_from_zeros`."""
         dtype = at_least_float32(inputs.dtype)
         gate_x, gate_a = self._gates(params, inputs, dtype)
         rate = -_SHARPNESS * jax.nn.softplus(params["a_param"].astype(dtype))

@@ -44,14 +44,15 @@ def run_chunk(rule: MLSTMRule, chunk: Chunk) -> tuple[Array, MLSTMState]:
     old_dot = chunk.read(q, _normalizer)[..., 0]
     values = jnp.einsum("bnts,bnsv->bntv", scores, v)
     values = values + scaled(keep, old_values)
-    # `fine` has the derivative of `F_t`, and so has this factor.
+    # `coarse` has no derivative, so this factor carries the derivative of `F_t`.
     factor = jnp.exp(fine)
     dot = factor * (keep * old_dot + jnp.sum(scores, axis=-1))
     # Without the barrier, XLA computes the divisor again for each number.
     divisor = jax.lax.optimization_barrier(divisor_of(dot, coarse + a, below))
     h = scaled(factor / divisor, values)
     keep, pairs, m = map(chunk.after, (keep, pairs, coarse + a + fine))
-    # The transpose of a slice of all products would multiply and sum zeros.
+    # Select the steps before this product. Otherwise, the gradient would multiply
+    # zeros for all other steps.
     written = jnp.max(exp_fraction[:, :, None] * pairs, axis=-1)
     largest = jnp.maximum(keep, written)
     # Divide the factors rather than the memory, which has more numbers.
