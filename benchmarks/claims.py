@@ -191,11 +191,11 @@ def without_native(cases: Iterable[Measured]) -> str:
         peer = case.row["peers"].get(XLA_LOOP, {})
         if "ratios" in peer and not case.pattern:
             spans.setdefault(case.size, []).append(peer["ratios"]["ms"][MEDIAN])
-    texts = (
+    *texts, last = (
         f"{_span(found)} times as long on {size} layers"
         for size, found in spans.items()
     )
-    return f"Without native loops, jaxrnn takes {', '.join(texts)}."
+    return f"Without native loops, jaxrnn takes {', '.join(texts)}, and {last}."
 
 
 def by_hand(pattern: str, sentence: str) -> Text:

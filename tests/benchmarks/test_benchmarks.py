@@ -222,7 +222,7 @@ def test_sentences_count_and_name_the_cases():
     )
     assert text["without_native"] == (
         "Without native loops, jaxrnn takes 2.00 to 3.00 times as long on large "
-        "layers, 8.00 times as long on padded layers."
+        "layers, and 8.00 times as long on padded layers."
     )
     assert "takes 4.00 times as long at inference and 0.75 times" in text["rollouts"]
     assert "*Large* layers have 128 to 512 units (CPU); *small*" in text["sizes"]
