@@ -11,15 +11,15 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> params = cell.init(jax.random.key(1), x[:, 0])
     >>> @jax.jit
     ... def run(params, x, lengths=None, resets=None):
-    ...     return jaxrnn.dynamic_rnn(
-    ...         cell.bind(params), x, lengths, resets=resets, dtype=x.dtype)  # dtype: of the zero state.
+    ...     bound = cell.bind(params)
+    ...     return jaxrnn.dynamic_rnn(bound, x, lengths, resets=resets, dtype=x.dtype)
     >>> def loss(params):
     ...     outputs, state = run(params, x, lengths, first)  # [3, 6, 16] and (c, h), each [3, 16]
     ...     return jnp.mean(state.h ** 2), outputs
     >>> gradients, outputs = jax.grad(loss, has_aux=True)(params)
     >>> alone, _ = run(params, x[2:, 4:])                    # The second episode of row 2.
-    >>> assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))  # The NaN did not spread.
-    >>> assert jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6)  # The same as alone, up to rounding.
+    >>> assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))  # No NaN.
+    >>> assert jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6)  # As if it ran alone.
 
 `help(jaxrnn.dynamic_rnn)` lists the arguments of `dynamic_rnn`. `import jaxrnn` is
 enough to use these modules; all but `jaxrnn.memory` are loaded on first use:
