@@ -253,10 +253,12 @@ def _as_step_booleans(
     array = as_booleans(name, values, fix, convert)
     axes = {None: "[batch]", 0: "[time, batch]", 1: "[batch, time]"}[axis]
     must = f"be {axes} like the inputs, {list(shape)}"
-    of_step = ""
+    fix = ""
     if axis is not None and shape[axis] == 1 and array.shape == (shape[1 - axis],):
-        of_step = f"For one step, pass `{name}[{'None' if axis == 0 else ':, None'}]`."
-    check_shape(name, array, tuple(shape), must, of_step)
+        fix = f"For one step, pass `{name}[{'None' if axis == 0 else ':, None'}]`."
+    elif axis is not None and array.shape == tuple(shape)[::-1]:
+        fix = f"Pass `{name}.T`, or check `time_major`."
+    check_shape(name, array, tuple(shape), must, fix)
     return array
 
 

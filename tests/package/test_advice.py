@@ -108,6 +108,7 @@ ADVICE = [
     ("pass `dtype=jnp.float32`", lambda: dynamic_rnn(GRU, X), lambda: dynamic_rnn(GRU, X, dtype=jnp.float32)),
     ("`inputs.reshape(-1, *inputs.shape[-2:])`, or use a module `RNN`", lambda: run(GRU, X[None]), lambda: (run(GRU, X[None].reshape(-1, *X.shape[-2:])), in_nnx()(X[None]))),
     ("check `time_major`", lambda: gru([1] * 5), lambda: gru([1] * 5, time_major=True)),
+    ("Pass `mask.T`, or check `time_major`", lambda: gru(mask=MASK.T), lambda: gru(mask=MASK)),
     ("Cast lengths to jnp.int32. Pass a mask as `mask=`, a state as `initial_state=`", lambda: gru(np.ones(4)), lambda: (gru(np.ones(4).astype(jnp.int32)), gru(mask=MASK), gru(initial_state=ZEROS))),
     ("`return output, (c, h)`", lambda: run_step(lambda x, s: (x, *s), (3, 3)), lambda: run_step(keep, (3, 3))),
     ("accept `resets=jaxrnn.resets_of_done(done, last_done)`", lambda: gru(done=MASK), lambda: gru(resets=jaxrnn.resets_of_done(MASK, MASK[:, 0]))),
