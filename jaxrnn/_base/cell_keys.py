@@ -33,7 +33,8 @@ def check_key(key: Key) -> None:
     is_raw = is_array(key) and key.dtype == jnp.uint32 and key.ndim > 0
     fix = "Create a key with `jax.random.key(0)`."
     expect(is_raw or is_key(key), "key", "be a random key", key, fix, error=TypeError)
-    is_one = key.ndim == is_raw  # Raw uint32 keys are vectors, typed keys are scalars.
+    # Raw uint32 keys are vectors, and typed keys are scalars.
+    is_one = key.ndim == is_raw
     fix = "To use several keys, apply `jax.vmap`."
     expect(is_one, "key", "be one key", key, fix)
 

@@ -59,7 +59,7 @@ def named_leaves(
     name: str, tree: PyTree, is_leaf: Callable[[object], bool] = lambda x: False
 ) -> Iterator[tuple[str, Any]]:
     """Returns pairs such as `("state.c", leaf)`; None counts as a leaf."""
-    if jax.tree_util.all_leaves([tree]):  # Ten times as fast as to flatten one leaf.
+    if jax.tree_util.all_leaves([tree]):  # Ten times faster than flattening a leaf.
         return iter([(name, tree)])
     leaves, _ = jax.tree_util.tree_flatten_with_path(tree, is_leaf=_or_none(is_leaf))
     return ((leaf_name(name, path), leaf) for path, leaf in leaves)
