@@ -57,8 +57,9 @@ class Stage(Hyperparameters):
         path: The keys of the dict that holds `kernel` and `bias`, joined by slashes,
             such as "gates". If None, both are at the top level of the parameters.
         takes_inputs: Whether the product also reads the inputs, concatenated before the
-            operand. If the cell's `project_inputs` is False, z is instead the product
-            with the operand plus the stage's own columns of the inputs.
+            operand. If the cell's `project_inputs` is False, the inputs are added
+            instead: z is `operand @ kernel + bias`, plus this stage's columns of the
+            inputs.
         blocks: The number of equal blocks into which the update splits z: 4 in an LSTM,
             2 for the gates of a GRU, 1 if z is not split. Initializers that draw each
             block separately require this number. Loops on CPUs may also store the
@@ -253,7 +254,8 @@ class AffineCell(SpecsCell[State]):
             wanted = jax.ShapeDtypeStruct((x.shape[0], stage.operand_size), x.dtype)
             fix = f"Create the state with `dtype=jnp.{x.dtype}`."
             if getattr(operand, "shape", None) != wanted.shape:
-                fix = "Create the state with `cell.zero_state`, or define `enter`."
+                fix = "Create the state with `cell.zero_state`. A custom cell whose "
+                fix += "state is a nest must define `enter`; see `AffineCell.enter`."
             fix = "" if k else fix
             operand = as_like(name, operand, wanted, wider=k > 0, fix=fix)
             return self.product(k, stage.product_params(params), x, operand, dtype)

@@ -252,7 +252,7 @@ def first_values(cell: RNNCellLike, returned: PyTree) -> Values:
 
     Raises:
         ValueError: If `loop_fn` did not return five values, the state does not have the
-            structure of `cell.state_size`, or batch sizes disagree.
+            structure of `cell.state_size`, or the values disagree in the batch size.
         EntryError: If `next_input` holds no array, or holds a scalar.
         TypeError: If `finished` is not bool, or a leaf is not an array.
     """

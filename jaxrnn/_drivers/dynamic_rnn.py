@@ -243,8 +243,9 @@ def dynamic_rnn(
     Raises:
         TypeError: If `cell` is not a cell, the cell changes the dtypes of its state, or
             an argument has the wrong type.
-        ValueError: If `inputs` is None or has rank less than 3, or shapes disagree. If
-            `inputs` holds no array, the error is also an IndexError, as in TensorFlow.
+        ValueError: If `inputs` is None or has rank less than 3, or the shapes of two
+            arguments disagree. If `inputs` holds no array, the error is also an
+            IndexError, as in TensorFlow.
         ValueError: If neither `initial_state` nor `dtype` is given, `reset_state` is
             given without `resets`, or both `mask` and `sequence_length` are given.
         ValueError: If `implementation` cannot run this cell.

@@ -136,10 +136,10 @@ def raw_rnn(
         each call of `loop_fn`. The loop state is None if it was None at time 0.
 
     Raises:
-        TypeError: If `cell` is not a cell, `loop_fn` is not a function, or dtypes
-            change after time 0.
-        ValueError: If `loop_fn` does not return five values, structures or shapes
-            change after time 0, or `max_time` is missing under jit.
+        TypeError: If `cell` is not a cell, `loop_fn` is not a function, or the
+            dtypes of its results change after time 0.
+        ValueError: If `loop_fn` does not return five values, structures or shapes of
+            these values change after time 0, or `max_time` is missing under jit.
         ValueError: If `next_input` holds no array, or holds a scalar. This error is
             also an IndexError, as in TensorFlow.
 

@@ -64,8 +64,8 @@ def short_conv(
         holds the last inputs of each row; pass it to the next call to continue.
 
     Raises:
-        ValueError: If the shapes do not fit each other, `width` is less than 2, or both
-            `mask` and `sequence_length` are given.
+        ValueError: If the shapes of two arguments do not fit, `width` is less than 2,
+            or both `mask` and `sequence_length` are given.
         TypeError: If the dtype of `kernel` or `bias` is not the dtype of the inputs.
 
     Example:

@@ -199,7 +199,7 @@ def run_dynamic_layers(
     """Runs layers of `bidirectional_dynamic_rnn` with these options.
 
     Returns `(outputs, (states_fw, states_bw))`. With `return_states`, the result has a
-    third element, a pair with the states of all steps.
+    third element, a pair with the state after each step.
     """
 
     def run(fw: Any, bw: Any, xs: PyTree, **given: Any) -> tuple[PyTree, ...]:

@@ -94,9 +94,9 @@ def _params_of(cells: RNNCell | modules.NamedCells, bound: Iterator[Any]) -> Par
     """Takes the next bound cells, checks that they bind `cells`, returns parameters."""
     if not isinstance(cells, RNNCell):
         return {name: _params_of(part, bound) for name, part in cells.items()}
-    given = check_instance(
-        "cells", next(bound), BoundCell, "a bound cell", "Call `cell.bind(params)`."
-    )
+    given, must = next(bound), "be bound cells"
+    fix = "Call `cell.bind(params)` for each cell."
+    expect(isinstance(given, BoundCell), "cells", must, given, fix, TypeError)
     fix = "Construct the module with the bound cell's attribute `cell`."
     must = f"bind the module's cell {unwrapped(cells)!r}"
     got = Verbatim(unwrapped(given.cell))
@@ -170,7 +170,7 @@ def in_place_of(name: str, old: Array, new: ArrayLike) -> Array:
     """Converts the new array to the dtype and the sharding of the old array.
 
     Raises:
-        ValueError: If the shapes differ.
+        ValueError: If the two arrays differ in shape.
         TypeError: If the new array is complex and the old array is real.
     """
     fix = "Check that `in_features` is the size of the inputs."

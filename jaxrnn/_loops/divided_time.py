@@ -158,7 +158,7 @@ def _before_part(
     """Computes a value before this device's part, such as the state.
 
     Args:
-        after: `after(x, part)` returns the value after a part, from the value x before.
+        after: `after(x, part)` returns the value after `part`; x is the value before.
         first: The value before the first part.
         part: The data of this device's part that `after` needs, such as its map.
         name: The axis of the mesh that divides time.

@@ -190,7 +190,8 @@ def as_mask(
         axis: The time axis, 0 or 1.
 
     Raises:
-        ValueError: If both `mask` and `lengths` are given, or if shapes disagree.
+        ValueError: If both `mask` and `lengths` are given, or if the mask does not have
+            this `shape`.
         TypeError: If the mask does not hold booleans.
     """
     if mask is None:
@@ -213,7 +214,8 @@ def as_resets(
         axis: The time axis, 0 or 1. If None, the resets belong to one step.
 
     Raises:
-        ValueError: If shapes disagree, or if `reset_state` is given without `resets`.
+        ValueError: If the resets do not have this `shape`, or if `reset_state` is given
+            without `resets`.
         TypeError: If the resets are not booleans.
     """
     if resets is not None:
@@ -246,7 +248,7 @@ def _as_step_booleans(
         fix: The fix to suggest if `values` are numbers.
 
     Raises:
-        ValueError: If shapes disagree.
+        ValueError: If the array does not have this `shape`.
         TypeError: If `values` are not booleans.
     """
     convert = axis is not None or not is_array(values)
@@ -272,9 +274,10 @@ def as_reset_state(given: PyTree, zeros: Callable[[], PyTree], state: PyTree) ->
         state: The initial state of the run.
 
     Raises:
-        ValueError: If structures or shapes differ, or if `given` is None and the state
-            has random keys or read-only parts, which have no zero.
-        TypeError: If dtypes differ.
+        ValueError: If `given` differs from `state` in structure or in a shape, or if
+            `given` is None and the state has random keys or read-only parts, which have
+            no zero.
+        TypeError: If a dtype of `given` differs from `state`.
     """
     if given is not None:
         fix = _fix_of_reset_state(given, state)

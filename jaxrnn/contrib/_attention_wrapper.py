@@ -445,7 +445,8 @@ class AttentionWrapper(extend.ParamsWrapper):
         """Runs one step; see `RNNCell.apply`.
 
         Raises:
-            TypeError: If the state is not an `AttentionWrapperState`, or dtypes differ.
+            TypeError: If the state is not an `AttentionWrapperState`, or its dtypes do
+                not match the inputs and the parameters.
             ValueError: If parameters are missing, or the inputs and the state differ in
                 their number of rows.
         """
@@ -513,7 +514,7 @@ def _check_shapes(name: str, tree: PyTree, like: PyTree, fix: str = "") -> None:
 
     Raises:
         TypeError: If the structures differ.
-        ValueError: If shapes differ.
+        ValueError: If a shape differs.
     """
     leaf = lambda x: isinstance(x, TensorArray)
     wanted, structure = jax.tree.flatten(like, is_leaf=leaf)

@@ -21,7 +21,7 @@ _LIKE_TENSORFLOW = "Pass the depth of the inputs, which is TensorFlow's default.
 
 @serializable
 class NTMControllerState(NamedTuple):
-    """The state of an `NTMCell`.
+    """The state of an `NTMCell`: its memory, its heads and the controller's state.
 
     Attributes:
         controller_state: The state of the controller.

@@ -64,7 +64,8 @@ def sequence_loss(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, or one axis is both averaged and summed.
+        ValueError: If the shapes of logits, targets and weights do not match, or one
+            axis is both averaged and summed.
 
     Source: `tf.contrib.seq2seq.sequence_loss`.
     """

@@ -15,7 +15,7 @@ from ._decoder import CellDecoder
 
 @serializable
 class BeamSearchDecoderState(NamedTuple):
-    """The state of a `BeamSearchDecoder`.
+    """The state of a `BeamSearchDecoder`: cell states, scores and lengths of beams.
 
     Attributes:
         cell_state: The cell's state, each leaf `[batch, beam, ...]`.

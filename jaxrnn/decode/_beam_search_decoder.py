@@ -201,7 +201,7 @@ def gather_tree(
 
     Raises:
         TypeError: If an argument does not hold integers.
-        ValueError: If shapes do not match.
+        ValueError: If the shapes of the arguments do not match.
 
     Source: `tf.contrib.seq2seq.gather_tree`.
     """

@@ -171,7 +171,7 @@ def dynamic_decode(
 
     Raises:
         TypeError: If `decoder` is not a `Decoder`, another argument has the wrong type,
-            or a step changes dtypes.
+            or a step changes the dtypes of its results.
         ValueError: If a step changes structures or shapes. If a number of steps is
             negative, or is unknown under jit. If `impute_finished` is True for a
             decoder that tracks its own finished rows, e.g. `BeamSearchDecoder`.

@@ -67,7 +67,8 @@ def greedy(model: Model, max_length: int) -> Decoded:
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, or `eos_id` is not in the vocabulary.
+        ValueError: If the shapes of ids, states and logits do not match, or `eos_id` is
+            not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """
@@ -114,8 +115,8 @@ def sample(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, a number is outside its range, or `eos_id`
-            is not in the vocabulary.
+        ValueError: If the shapes of ids, states and logits do not match, a number is
+            outside its range, or `eos_id` is not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1805.04833 for `top_k`;
     arXiv:1904.09751 for `top_p`.
@@ -179,9 +180,9 @@ def beam_search(
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, `num_beams` is out of range,
-            `length_penalty_form` is unknown, the state contains a TensorArray, or
-            `eos_id` is not in the vocabulary.
+        ValueError: If the shapes of ids, states and logits do not match, `num_beams` is
+            out of range, `length_penalty_form` is unknown, the state contains a
+            TensorArray, or `eos_id` is not in the vocabulary.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`; arXiv:1609.08144.
     """
@@ -227,8 +228,9 @@ def score(model: Model, ids: ArrayLike) -> Array:
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, `eos_id` is not in the vocabulary, or `ids`
-            has an axis `beam` and the state contains a TensorArray.
+        ValueError: If the shapes of ids, states and logits do not match, `eos_id` is
+            not in the vocabulary, or `ids` has an axis `beam` and the state contains a
+            TensorArray.
 
     Source: `loop_fn` of `tf.compat.v1.nn.raw_rnn`.
     """

@@ -40,7 +40,8 @@ class TrainingHelper(CustomHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, or a length exceeds the number of steps.
+        ValueError: If the shapes of the inputs and lengths do not match, or a length
+            exceeds the number of steps.
 
     Source: `tf.contrib.seq2seq.TrainingHelper`.
     """
@@ -116,9 +117,9 @@ class ScheduledEmbeddingTrainingHelper(TrainingHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, or a length exceeds the number of steps. In
-            a step, also if the number of logits exceeds the number of rows in the
-            table.
+        ValueError: If the shapes of the inputs and lengths do not match, or a length
+            exceeds the number of steps. In a step, also if the number of logits exceeds
+            the number of rows in the table.
 
     Source: `tf.contrib.seq2seq.ScheduledEmbeddingTrainingHelper`; arXiv:1506.03099.
     """
@@ -180,7 +181,8 @@ class ScheduledOutputTrainingHelper(TrainingHelper):
 
     Raises:
         TypeError: If an argument has the wrong type.
-        ValueError: If shapes do not match, or a length exceeds the number of steps.
+        ValueError: If the shapes of the inputs and lengths do not match, or a length
+            exceeds the number of steps.
 
     Source: `tf.contrib.seq2seq.ScheduledOutputTrainingHelper`; arXiv:1506.03099.
     """
@@ -224,7 +226,7 @@ def _selected(name: str, mask: Array, fed: PyTree, given: PyTree) -> PyTree:
     """Selects `fed` where the mask is True, and the given inputs elsewhere.
 
     Raises:
-        ValueError: If structures or shapes differ.
+        ValueError: If the structures or shapes of the two nests differ.
         TypeError: If a sequence type differs.
     """
     fix = "The helper feeds this value in place of one step of `inputs`."

@@ -116,7 +116,7 @@ def read_dense(
 
     Raises:
         TypeError: If `dense` is not a pair of arrays of this dtype.
-        ValueError: If the shapes do not match.
+        ValueError: If the shapes of kernel, bias and outputs do not match.
     """
     expect(is_list_of(dense, 2), "dense", "be (kernel, bias)", dense, error=TypeError)
     check_concrete("dense", dense, why="a file stores the values")

@@ -120,7 +120,7 @@ def to_tflite_operators(
             are not a float32 array of rank 3, or the parameters are not float32.
         ValueError: If TensorFlow Lite has no operator for a cell, or does not support
             its activation, clip or layer normalization. If the two directions differ in
-            an activation or clip, or if shapes do not match.
+            an activation or clip, or if the sizes of two layers do not match.
         ImportError: If `ai_edge_litert` is missing: `pip install ai-edge-litert`.
 
     Example:

@@ -84,8 +84,9 @@ def make_setup(
     Args:
         cell: The cell under test.
         inputs: One step of inputs, `[batch, ...]` or a nest, given as arrays or as
-            `jax.ShapeDtypeStruct`s. Real and complex leaves get the dtype `dtype`;
-            integer leaves are 0 or 1. The batch size should be at least 4.
+            `jax.ShapeDtypeStruct`s. Only shapes and kinds of numbers are read: the
+            setup draws real and complex leaves in `dtype`, and integers from 0 and 1.
+            The batch size should be at least 4.
         dtype: The dtype of parameters, inputs and state.
         key: The random key of the run, for cells that draw random numbers.
         state: The initial state. Default: a random state with the structure of
@@ -164,7 +165,7 @@ def unrolled_states(
         reset_state: The state that rows are reset to.
 
     Returns:
-        The outputs, the last state, and the states of all steps.
+        The outputs, the last state, and the state after each step.
     """
     batch, time = jax.tree.leaves(xs)[0].shape[:2]
     counts = np.full(batch, time) if lengths is None else lengths

@@ -79,7 +79,7 @@ class MemoryLoop:
         return run_in_parts(self._chunk_size(run), run_chunk, wide)
 
     def _run_chunk(self, params: Params, part: Run) -> tuple[PyTree, PyTree, PyTree]:
-        """Returns the outputs, the states after all steps, and the last state."""
+        """Returns the outputs, the state after each step, and the last state."""
         steps, axis = part.steps, part.steps.axis
         rest, values, is_finite = self._finite_values(params, part)
         state_is_finite = finite_rows(part.state)

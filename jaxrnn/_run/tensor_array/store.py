@@ -207,7 +207,7 @@ class Ragged:
         """Stacks elements `indices` into one array.
 
         Raises:
-            ValueError: If an element was never written, or if shapes differ.
+            ValueError: If an element was never written, or if elements differ in shape.
         """
         return jnp.stack([self.read(index) for index in indices])
 

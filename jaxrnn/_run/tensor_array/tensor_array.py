@@ -221,8 +221,8 @@ class TensorArray(RowlessArray):
         """Returns the elements at `indices`, `[n]` in any order, stacked to `[n, ...]`.
 
         Raises:
-            ValueError: If an index is out of range (also an `IndexError`); if shapes
-                differ or are unknown.
+            ValueError: If an index is out of range (also an `IndexError`); if the
+                shapes of elements differ or are unknown.
             TypeError: If `indices` are not integers.
         """
         indices = _as_indices("indices", indices, None)
