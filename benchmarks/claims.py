@@ -175,13 +175,13 @@ def losses(cases: Iterable[Measured]) -> str:
             continue
         if library == BY_HAND:
             is_step = {case.pattern for case in lost} <= ONE_STEP
-            where = "hand-written loops" + " in which a call runs one step" * is_step
+            where = "hand-written loops" + " if each call runs only one step" * is_step
         else:
             units = min(case.row["case"]["units"] for case in lost)
             where = f"{library} on some layers from {units} units"
-        least = _short(min(_ratios(library, lost)))
-        texts.append(f"than {where} (a ratio of {least} at worst)")
-    return f"In some cases, jaxrnn is slower {', and '.join(texts)}."
+        longest = _short(1 / min(_ratios(library, lost)))
+        texts.append(f"up to {longest} times as long as {where}")
+    return f"In some cases, jaxrnn takes longer: {', and '.join(texts)}."
 
 
 def without_native(cases: Iterable[Measured]) -> str:

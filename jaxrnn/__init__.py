@@ -15,8 +15,9 @@ A batch with a padded row, and with a row in which a second episode begins:
     ...     return jaxrnn.dynamic_rnn(bound, x, lengths, resets=resets, dtype=x.dtype)
     >>> def loss(params):
     ...     outputs, state = run(params, x, lengths, first)  # [3, 6, 16] and (c, h), each [3, 16]
-    ...     return jnp.mean(state.h ** 2), outputs
-    >>> gradients, outputs = jax.grad(loss, has_aux=True)(params)
+    ...     return jnp.mean(state.h ** 2)                    # h after the last valid step of each row.
+    >>> gradients = jax.grad(loss)(params)
+    >>> outputs, _ = run(params, x, lengths, first)
     >>> alone, _ = run(params, x[2:, 4:])                    # The second episode of row 2.
     >>> assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))  # No NaN.
     >>> assert jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6)  # As if it ran alone.

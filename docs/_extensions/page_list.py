@@ -44,7 +44,7 @@ def document(page: str) -> str:
 
 def introduction() -> str:
     """What README.md says before its commands for a clone, with links from `docs/`."""
-    text = (DOCS.parent / "README.md").read_text().partition("## In a clone")[0]
+    text = (DOCS.parent / "README.md").read_text().partition("## Development")[0]
     return re.sub(r"\]\((?![a-z]+:|docs/|#)", "](../", text).replace("](docs/", "](")
 
 

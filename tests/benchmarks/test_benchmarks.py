@@ -216,9 +216,9 @@ def test_sentences_count_and_name_the_cases():
     ]
     text = {name: function(found) for name, function in claims.TEXTS.items()}
     assert text["losses"] == (
-        "In some cases, jaxrnn is slower than hand-written loops in which a call runs "
-        "one step (a ratio of 0.75 at worst), and than PyTorch on some layers from 256 "
-        "units (a ratio of 0.50 at worst)."
+        "In some cases, jaxrnn takes longer: up to 1.33 times as long as hand-written "
+        "loops if each call runs only one step, and up to 2.00 times as long as "
+        "PyTorch on some layers from 256 units."
     )
     assert text["without_native"] == (
         "Without native loops, jaxrnn takes 2.00 to 3.00 times as long on large "

@@ -60,7 +60,7 @@ class LinearRecurrenceCell(SpecsCell[State]):
         ...         return affine_specs(depth, 2 * self.num_units)
         ...
         ...     def coefficients(self, params, inputs):
-        ...         z = inputs @ params["kernel"] + params["bias"]
+        ...         z = inputs @ params["kernel"] + params["bias"][None, :]
         ...         z = z.astype(at_least_float32(z.dtype))
         ...         rate, new = jnp.split(z, 2, axis=-1)
         ...         return jnp.exp(-jax.nn.softplus(rate)), jnp.tanh(new), None
