@@ -178,7 +178,7 @@ def losses(cases: Iterable[Measured]) -> str:
             where = "hand-written loops" + " if each call runs only one step" * is_step
         else:
             units = min(case.row["case"]["units"] for case in lost)
-            where = f"{library} on some layers from {units} units"
+            where = f"{library} on some layers of {units} units or more"
         longest = _short(1 / min(_ratios(library, lost)))
         texts.append(f"up to {longest} times as long as {where}")
     return f"In some cases, jaxrnn takes longer: {', and '.join(texts)}."

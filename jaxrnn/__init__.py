@@ -11,8 +11,9 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> params = cell.init(jax.random.key(1), x[:, 0])
     >>> @jax.jit
     ... def run(params, x, lengths=None, resets=None):
-    ...     bound = cell.bind(params)
-    ...     return jaxrnn.dynamic_rnn(bound, x, lengths, resets=resets, dtype=x.dtype)
+    ...     return jaxrnn.dynamic_rnn(
+    ...         cell.bind(params), x, lengths, resets=resets,
+    ...         dtype=x.dtype)                               # Of the initial state, which is zeros.
     >>> def loss(params):
     ...     outputs, state = run(params, x, lengths, first)  # [3, 6, 16] and (c, h), each [3, 16]
     ...     return jnp.mean(state.h ** 2)                    # h after the last valid step of each row.

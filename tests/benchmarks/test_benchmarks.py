@@ -218,7 +218,7 @@ def test_sentences_count_and_name_the_cases():
     assert text["losses"] == (
         "In some cases, jaxrnn takes longer: up to 1.33 times as long as hand-written "
         "loops if each call runs only one step, and up to 2.00 times as long as "
-        "PyTorch on some layers from 256 units."
+        "PyTorch on some layers of 256 units or more."
     )
     assert text["without_native"] == (
         "Without native loops, jaxrnn takes 2.00 to 3.00 times as long on large "
