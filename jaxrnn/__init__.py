@@ -6,19 +6,19 @@ A batch with a padded row, and with a row in which a second episode begins:
     >>> x = jax.random.normal(jax.random.key(0), (3, 6, 8))  # [batch, time, features]
     >>> x = x.at[1, 2:].set(jnp.nan)                         # Row 1: two steps, then padding.
     >>> lengths = jnp.array([6, 2, 6])
-    >>> first = jnp.zeros((3, 6), bool).at[2, 4].set(True)   # Row 2: an episode begins at step 4.
+    >>> resets = jnp.zeros((3, 6), bool).at[2, 4].set(True)  # Row 2: a second episode begins at step 4.
     >>> cell = jaxrnn.LSTMCell(16)
     >>> params = cell.init(jax.random.key(1), x[:, 0])
     >>> @jax.jit
     ... def run(params, x, lengths=None, resets=None):
     ...     return jaxrnn.dynamic_rnn(
     ...         cell.bind(params), x, lengths, resets=resets,
-    ...         dtype=x.dtype)                               # Of the initial state, which is zeros.
+    ...         dtype=x.dtype)                               # Of the initial state, zeros.
     >>> def loss(params):
-    ...     outputs, state = run(params, x, lengths, first)  # [3, 6, 16] and (c, h), each [3, 16]
+    ...     outputs, state = run(params, x, lengths, resets)  # [3, 6, 16] and (c, h), each [3, 16]
     ...     return jnp.mean(state.h ** 2)                    # h after the last valid step of each row.
     >>> gradients = jax.grad(loss)(params)
-    >>> outputs, _ = run(params, x, lengths, first)
+    >>> outputs, _ = run(params, x, lengths, resets)
     >>> alone, _ = run(params, x[2:, 4:])                    # The second episode of row 2.
     >>> assert all(jnp.isfinite(g).all() for g in jax.tree.leaves(gradients))  # No NaN.
     >>> assert jnp.allclose(outputs[2, 4:], alone[0], atol=1e-6)  # As if it ran alone.
