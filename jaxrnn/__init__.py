@@ -1,4 +1,4 @@
-"""Recurrent networks in JAX, from LSTMs to linear attention, for sequences that are padded, packed or reset.
+"""Recurrent networks in JAX, from LSTMs to linear attention, with padding and mid-sequence resets built in.
 
 A batch with a padded row, and with a row in which a second episode begins:
 
